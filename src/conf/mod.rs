@@ -1,0 +1,269 @@
+//! mosquitto.conf (and darner.toml and the environment) → one typed [`Conf`]. Pure but for [`files::ReadFiles`].
+
+pub mod diagnostic;
+pub mod files;
+
+use std::path::{Path, PathBuf};
+
+use crate::logging::LogType;
+use crate::mqtt::{ProtocolVersion, Qos};
+use diagnostic::Diagnostic;
+use files::ReadFiles;
+
+/// What a configuration means, resolved: every default applied, every rule between options checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conf {
+    /// The file it came from; `None` for the embedded defaults of `mosquitto` without `-c`.
+    pub source: Option<PathBuf>,
+    /// Never empty. Without any `listener`/`port` it is one loopback listener, and `local_only` is set.
+    pub listeners: Vec<Listener>,
+    pub local_only: bool,
+    pub per_listener_settings: bool,
+    /// One entry, or one per listener under `per_listener_settings`; `Listener::security` indexes it.
+    pub security: Vec<Security>,
+    pub log: LogConf,
+    pub persistence: Persistence,
+    pub limits: Limits,
+    /// Account to become when started as root (`user`).
+    pub user: String,
+    pub pid_file: Option<PathBuf>,
+    pub connection_messages: bool,
+    pub allow_duplicate_messages: bool,
+    pub queue_qos0_messages: bool,
+    pub retain_available: bool,
+    pub upgrade_outgoing_qos: bool,
+    pub check_retain_source: bool,
+    pub set_tcp_nodelay: bool,
+    pub clientid_prefixes: Option<String>,
+    /// Seconds between `$SYS` updates; 0 turns them off.
+    pub sys_interval_secs: u32,
+    /// Warnings and notices found on the way; errors make `load` fail instead.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listener {
+    /// 0 for a unix socket.
+    pub port: u16,
+    /// Host name or address to bind; `None` is every address.
+    pub host: Option<String>,
+    pub unix_path: Option<PathBuf>,
+    pub bind_interface: Option<String>,
+    pub socket_domain: SocketDomain,
+    pub protocol: Protocol,
+    pub max_connections: Option<u32>,
+    pub max_qos: Qos,
+    pub max_topic_alias: u16,
+    pub mount_point: Option<String>,
+    pub use_username_as_clientid: bool,
+    /// Empty means all.
+    pub accept_protocol_versions: Vec<ProtocolVersion>,
+    /// Index into `Conf::security`.
+    pub security: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SocketDomain {
+    #[default]
+    Both,
+    Ipv4,
+    Ipv6,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    #[default]
+    Mqtt,
+    Websockets,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Security {
+    pub allow_anonymous: bool,
+    pub allow_zero_length_clientid: bool,
+    pub auto_id_prefix: String,
+    pub password_file: Option<PathBuf>,
+    pub acl_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogConf {
+    pub destinations: Vec<LogDestination>,
+    pub types: Vec<LogType>,
+    pub timestamp: bool,
+    /// strftime format; `None` prints epoch seconds.
+    pub timestamp_format: Option<String>,
+    /// Syslog facility 0..=7 of `local`; `None` is daemon.
+    pub facility: Option<u8>,
+    /// One JSON object a line (darner.toml, `DARNER_LOG_FORMAT=json`).
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogDestination {
+    Stdout,
+    Stderr,
+    Syslog,
+    /// `$SYS/broker/log/…`
+    Topic,
+    File(PathBuf),
+    None,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Persistence {
+    pub enabled: bool,
+    pub location: Option<PathBuf>,
+    pub file: String,
+    pub autosave_interval_secs: u32,
+    pub autosave_on_changes: bool,
+    /// Seconds after which the session of an absent client ends; `None` is never.
+    pub client_expiration_secs: Option<u64>,
+    /// Seconds (`retain_expiry_interval`); `None` is never.
+    pub retain_expiry_secs: Option<u64>,
+}
+
+/// Limits; `None` is "no limit" everywhere.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    pub inflight_messages: Option<u16>,
+    pub inflight_bytes: Option<u64>,
+    pub queued_messages: Option<u32>,
+    pub queued_bytes: Option<u64>,
+    /// Bytes of a whole packet, both directions; announced to version 5 clients.
+    pub packet_size: Option<u32>,
+    /// Bytes of a payload (`message_size_limit`).
+    pub payload_size: Option<u32>,
+    pub keepalive_secs: Option<u16>,
+    pub memory_bytes: Option<u64>,
+    pub global_clients: Option<u32>,
+    pub global_connections: Option<u32>,
+}
+
+impl Default for Listener {
+    fn default() -> Self {
+        Self {
+            port: 1883,
+            host: None,
+            unix_path: None,
+            bind_interface: None,
+            socket_domain: SocketDomain::Both,
+            protocol: Protocol::Mqtt,
+            max_connections: None,
+            max_qos: Qos::ExactlyOnce,
+            max_topic_alias: 10,
+            mount_point: None,
+            use_username_as_clientid: false,
+            accept_protocol_versions: Vec::new(),
+            security: 0,
+        }
+    }
+}
+
+impl Default for Security {
+    fn default() -> Self {
+        Self {
+            allow_anonymous: false,
+            allow_zero_length_clientid: true,
+            auto_id_prefix: "auto-".into(),
+            password_file: None,
+            acl_file: None,
+        }
+    }
+}
+
+impl Default for LogConf {
+    fn default() -> Self {
+        Self {
+            destinations: vec![LogDestination::Stderr],
+            types: vec![LogType::Error, LogType::Warning, LogType::Notice, LogType::Information],
+            timestamp: true,
+            timestamp_format: None,
+            facility: None,
+            json: false,
+        }
+    }
+}
+
+impl Default for Persistence {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            location: None,
+            file: "mosquitto.db".into(),
+            autosave_interval_secs: 1800,
+            autosave_on_changes: false,
+            client_expiration_secs: None,
+            retain_expiry_secs: None,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            inflight_messages: Some(20),
+            inflight_bytes: None,
+            queued_messages: Some(1000),
+            queued_bytes: None,
+            packet_size: Some(2_000_000),
+            payload_size: None,
+            keepalive_secs: None,
+            memory_bytes: None,
+            global_clients: None,
+            global_connections: None,
+        }
+    }
+}
+
+impl Default for Conf {
+    /// What an empty mosquitto.conf means: one loopback listener on 1883 that lets anybody in.
+    fn default() -> Self {
+        Self {
+            source: None,
+            listeners: vec![Listener::default()],
+            local_only: true,
+            per_listener_settings: false,
+            security: vec![Security { allow_anonymous: true, ..Security::default() }],
+            log: LogConf::default(),
+            persistence: Persistence::default(),
+            limits: Limits::default(),
+            user: "mosquitto".into(),
+            pid_file: None,
+            connection_messages: true,
+            allow_duplicate_messages: false,
+            queue_qos0_messages: false,
+            retain_available: true,
+            upgrade_outgoing_qos: false,
+            check_retain_source: true,
+            set_tcp_nodelay: false,
+            clientid_prefixes: None,
+            sys_interval_secs: 10,
+            diagnostics: Vec::new(),
+        }
+    }
+}
+
+/// What the command line adds to a configuration file (`mosquitto -p PORT -v -q`).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CommandLine {
+    /// `-p`, up to ten; loopback only, and ignored where the file has a listener.
+    pub ports: Vec<u16>,
+    /// `-v`: every log type.
+    pub verbose: bool,
+    /// `-q`: no log.
+    pub quiet: bool,
+}
+
+impl Conf {
+    /// Reads and resolves `path` (`None`: the defaults), its `include_dir`s and the `DARNER_*` environment given in `environment`.
+    /// All errors are reported at once.
+    pub fn load(
+        _files: &dyn ReadFiles,
+        _path: Option<&Path>,
+        _command_line: &CommandLine,
+        _environment: &[(String, String)],
+    ) -> Result<Self, Vec<Diagnostic>> {
+        todo!()
+    }
+}

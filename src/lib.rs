@@ -1,0 +1,40 @@
+//! # darner: the map
+//!
+//! One static binary that is PID 1 of a broker's container, mends its volumes and supervises an embedded MQTT broker
+//! that takes mosquitto's configuration, files, commands and signals as they are. The door is `entrypoint/main.rs`.
+//!
+//! | room | what it is | what is absent from it |
+//! |---|---|---|
+//! | [`mqtt`] | vocabulary and bytes of MQTT 3.1, 3.1.1 and 5 | sessions, sockets |
+//! | [`conf`] | mosquitto.conf, darner.toml and environment → one typed [`conf::Conf`]; the option table | the broker; files are read through [`conf::files::ReadFiles`] |
+//! | [`access`] | password file, ACL file: pure lookups over loaded bytes | files, sockets |
+//! | [`broker`] | the machine: sessions, routing, retained, wills, `$SYS`; one instance is one shard | clock, sockets, files, tokio, randomness |
+//! | [`store`] | the seam where records of durable state leave the machine | the broker's rules |
+//! | [`transport`] | the broker process: sockets, timers, reloads; performs the machine's effects | the protocol's rules. The only tokio |
+//! | [`client`] | `mosquitto_pub` and `mosquitto_sub` | tokio |
+//! | [`health`] | the health check | tokio, a child process |
+//! | [`passwd`] | password hashes and the `mosquitto_passwd` command | the broker |
+//! | [`repair`] | self-repair of the volumes: observe → plan → apply | the broker |
+//! | [`supervisor`] | PID 1: phases, table, run loop, sockets, reload | tokio, bytes from strangers |
+//! | [`os`] | the only `unsafe` and libc | everything else |
+//!
+//! Arrows (tests/it/house.rs checks them): cli → supervisor, transport, client, health, passwd, repair → store → broker → access
+//! → conf → mqtt; `os` serves every room except broker, access, conf and mqtt; `notice`, `logging` and `exit_code` are plain.
+
+pub mod access;
+pub mod broker;
+pub mod cli;
+pub mod client;
+pub mod conf;
+pub mod exit_code;
+pub mod health;
+pub mod logging;
+pub mod mqtt;
+pub mod notice;
+#[allow(unsafe_code)]
+pub mod os;
+pub mod passwd;
+pub mod repair;
+pub mod store;
+pub mod supervisor;
+pub mod transport;

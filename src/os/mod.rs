@@ -1,0 +1,3 @@
+//! The only `unsafe` and libc of the project.
+
+pub mod signals;

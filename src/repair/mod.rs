@@ -1,0 +1,1 @@
+//! Self-repair of the volumes: observe (io) → plan (pure) → apply (io).

@@ -1,0 +1,1 @@
+//! The seam between the machine's records and a disk.

@@ -1,0 +1,18 @@
+//! One test binary. A module a feature; `support` starts the real binary, containers and clients.
+
+mod support;
+
+mod broker;
+mod clients;
+mod compose_examples;
+mod conf;
+mod conversation;
+mod health;
+mod house;
+mod image;
+mod init;
+mod logging;
+mod packets;
+mod passwd;
+mod repair;
+mod supervisor;
