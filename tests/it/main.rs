@@ -1,5 +1,7 @@
 //! One test binary. A module a feature; `support` starts the real binary, containers and clients.
 
+#![allow(unreachable_pub)]
+
 mod support;
 
 mod broker;
