@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use crate::exit_code::ExitCode;
-use crate::{client, health, os, passwd, supervisor, transport};
+use crate::{client, health, os, passwd, repair, supervisor, transport};
 
 type Command = fn(&[OsString]) -> ExitCode;
 
@@ -16,6 +16,7 @@ const COMMANDS: &[(&str, bool, Command)] = &[
     ("supervise", true, supervisor::command),
     ("reload", false, supervisor::reload_command),
     ("status", false, supervisor::status_command),
+    ("repair", false, repair::command),
     ("healthcheck", false, health::command),
     ("iotstack_healthcheck.sh", false, health::command),
     ("mosquitto_passwd", false, passwd::command),

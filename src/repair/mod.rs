@@ -1,1 +1,134 @@
 //! Self-repair of the volumes: observe (io) → plan (pure) → apply (io).
+//!
+//! `observation` says what is wanted and what is there, `plan` judges, `apply` performs and adds up what failed, `ownership` walks the
+//! tree, `defaults` is the table of what is put back. Whatever is wrong with a volume, a repair ends with a [`Report`].
+
+mod apply;
+mod command;
+pub mod defaults;
+mod failure;
+mod location;
+mod observation;
+mod ownership;
+mod plan;
+mod shadowing;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::conf::files::Generation;
+use crate::conf::{Conf, LogDestination};
+pub use command::command;
+
+/// What to repair.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// `/mosquitto`, or another folder with the same inside. Absolute; made if it is missing.
+    pub root: PathBuf,
+    /// The configuration that the broker will load. Absolute.
+    pub config: PathBuf,
+    /// uid and gid that everything is to belong to; `None` leaves owners alone (when not root).
+    pub owner: Option<(u32, u32)>,
+    /// What the configuration names, if it was read already.
+    pub named: Named,
+    /// Only tell.
+    pub dry_run: bool,
+    /// Ignore the time budget.
+    pub full: bool,
+    /// The walk over owners stops after this long, configuration and passwords first.
+    pub time_budget: Duration,
+}
+
+/// Paths that a configuration names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Named {
+    pub password_files: Vec<PathBuf>,
+    pub acl_files: Vec<PathBuf>,
+    pub data_folder: Option<PathBuf>,
+    pub log_files: Vec<PathBuf>,
+    pub pid_file: Option<PathBuf>,
+    pub sockets: Vec<PathBuf>,
+}
+
+impl Named {
+    /// The paths of a resolved configuration.
+    pub fn from_conf(conf: &Conf) -> Self {
+        Self {
+            password_files: conf.security.iter().filter_map(|security| security.password_file.clone()).collect(),
+            acl_files: conf.security.iter().filter_map(|security| security.acl_file.clone()).collect(),
+            data_folder: conf.persistence.location.clone().filter(|_| conf.persistence.enabled),
+            log_files: conf
+                .log
+                .destinations
+                .iter()
+                .filter_map(|destination| match destination {
+                    LogDestination::File(path) => Some(path.clone()),
+                    _ => None,
+                })
+                .collect(),
+            pid_file: conf.pid_file.clone(),
+            sockets: conf.listeners.iter().filter_map(|listener| listener.unix_path.clone()).collect(),
+        }
+    }
+}
+
+/// What a repair did and what it could not do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// For the log, whole: the frame, what was done (at most 50, then a number), notes and problems.
+    pub lines: Vec<String>,
+    /// What somebody has to do something about, one sentence each.
+    pub problems: Vec<String>,
+    /// Bytes that the broker is to use in place of files that are unusable and could not be restored.
+    pub substitutes: Vec<(PathBuf, Vec<u8>)>,
+    /// Things changed (or, in a dry run, that would be).
+    pub changes: usize,
+    /// `false`: the time budget ended the walk over owners early.
+    pub complete: bool,
+}
+
+impl Report {
+    /// Files as the broker is to see them: the substitutes, and the disk for everything else.
+    pub fn files(&self) -> Generation {
+        let mut files = Generation::default();
+        self.insert_into(&mut files);
+        files
+    }
+
+    /// Puts the substitutes into what is handed to the broker.
+    pub fn insert_into(&self, files: &mut Generation) {
+        for (path, bytes) in &self.substitutes {
+            files.insert(path.clone(), bytes.clone());
+        }
+    }
+
+    /// The built-in configuration, if the one that should be loaded (`config`) is unusable.
+    pub fn embedded_config(&self, config: &std::path::Path) -> Option<&[u8]> {
+        self.substitutes.iter().find(|(path, _)| path == config).map(|(_, bytes)| bytes.as_slice())
+    }
+}
+
+/// Repairs once. Never fails: what could not be mended is in the report.
+pub fn run(request: &Request) -> Report {
+    run_both(request, |_| None)
+}
+
+/// Repairs in two passes within one report: the defaults, so that there is a configuration; then `load` reads it (through the files
+/// it is given) and says what it names; then those, the owners and the modes. `None` from `load` repairs what `request` names.
+pub fn run_both(request: &Request, load: impl FnOnce(&Generation) -> Option<Named>) -> Report {
+    let mut repair = apply::Repair::new(request);
+    let mut wanted = observation::wanted_always(request);
+    repair.restore(&wanted);
+    let named = load(&repair.files()).unwrap_or_else(|| request.named.clone());
+    let by_name = observation::wanted_by_name(request, &named);
+    repair.restore(&by_name);
+    repair.own();
+    wanted.extend(by_name);
+    repair.protect(&wanted);
+    repair.judge(&wanted);
+    let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    for sentence in shadowing::shadowed(&mountinfo, &request.root) {
+        repair.say(sentence);
+    }
+    repair.report()
+}

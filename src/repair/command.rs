@@ -1,0 +1,91 @@
+//! `darner repair`
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Parser as _;
+
+use super::{Named, Request, run_both};
+use crate::conf::{CommandLine, Conf};
+use crate::exit_code::ExitCode;
+
+/// Mends the volumes: puts back missing defaults, creates what the configuration names, corrects owners.
+#[derive(clap::Parser)]
+#[command(name = "darner repair", disable_version_flag = true)]
+struct Arguments {
+    /// Tell what would be done, and touch nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Look at everything, however long it takes.
+    #[arg(long)]
+    full: bool,
+    /// The configuration file [default: config/mosquitto.conf below the root].
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The folder that holds config, pwfile, data and log [default: /mosquitto, else ./darner-data].
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// The account that everything is to belong to [default: PUID:PGID, else 1883:1883 as root; nobody otherwise].
+    #[arg(long, value_name = "UID:GID", value_parser = parse_owner)]
+    owner: Option<(u32, u32)>,
+}
+
+/// How long the walk may take without `--full`.
+const TIME_BUDGET: Duration = Duration::from_secs(10);
+const IMAGE_ROOT: &str = "/mosquitto";
+const LOCAL_ROOT: &str = "darner-data";
+const IMAGE_OWNER: u32 = 1883;
+
+fn parse_owner(text: &str) -> Result<(u32, u32), String> {
+    let (uid, gid) = text.split_once(':').ok_or("two numbers are needed, such as 1883:1883")?;
+    let number = |word: &str| word.parse().map_err(|_| format!("{word:?} is not a number"));
+    Ok((number(uid)?, number(gid)?))
+}
+
+/// The account that files belong to when root repairs: PUID and PGID, else 1883.
+fn usual_owner() -> Option<(u32, u32)> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(IMAGE_OWNER);
+    nix::unistd::geteuid().is_root().then(|| (number("PUID"), number("PGID")))
+}
+
+/// `darner repair [--dry-run] [--full] [-c FILE]`: 0 when nothing is left to do, 1 when problems remain.
+pub fn command(arguments: &[OsString]) -> ExitCode {
+    let name = std::iter::once(OsString::from("repair"));
+    let arguments = match Arguments::try_parse_from(name.chain(arguments.iter().cloned())) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Ok };
+        }
+    };
+    let root = arguments.root.unwrap_or_else(|| if Path::new(IMAGE_ROOT).is_dir() { IMAGE_ROOT } else { LOCAL_ROOT }.into());
+    let (root, config) = match (std::path::absolute(&root), arguments.config.map(std::path::absolute).transpose()) {
+        (Ok(root), Ok(config)) => (root.clone(), config.unwrap_or_else(|| root.join("config/mosquitto.conf"))),
+        _ => return ExitCode::Usage,
+    };
+    let request = Request {
+        root,
+        config,
+        owner: arguments.owner.or_else(usual_owner),
+        named: Named::default(),
+        dry_run: arguments.dry_run,
+        full: arguments.full,
+        time_budget: TIME_BUDGET,
+    };
+    let environment: Vec<_> =
+        std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))).collect();
+    let report = run_both(&request, |files| {
+        // A configuration with errors is the broker's matter; its names are not known then.
+        let conf = Conf::load(files, Some(&request.config), &CommandLine::default(), &environment).ok()?;
+        Some(Named::from_conf(&conf))
+    });
+    let mut out = std::io::stdout().lock();
+    for line in &report.lines {
+        if writeln!(out, "{line}").is_err() {
+            return ExitCode::Failure;
+        }
+    }
+    if report.problems.is_empty() { ExitCode::Ok } else { ExitCode::Failure }
+}

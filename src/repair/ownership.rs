@@ -1,0 +1,150 @@
+//! Gives the volume to the broker's account: looks at everything, touches only what differs.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::apply::{Repair, errno};
+use super::failure::Failed;
+use super::observation::as_allowed;
+use crate::os::beneath::{Facts, Kind};
+
+/// What to do with one entry. Pure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Leave,
+    Change,
+    /// The same file has a name elsewhere, where its owner may matter.
+    TellHardLink,
+}
+
+fn judge(facts: &Facts, owner: (u32, u32)) -> Verdict {
+    match facts.kind {
+        _ if (facts.uid, facts.gid) == owner => Verdict::Leave,
+        Kind::Link | Kind::Special => Verdict::Leave,
+        Kind::File if facts.links > 1 && facts.uid != owner.0 => Verdict::TellHardLink,
+        Kind::File | Kind::Folder => Verdict::Change,
+    }
+}
+
+/// What the broker needs first comes first, in case the time runs out.
+const FIRST: [&str; 3] = ["config", "pwfile", "certs"];
+/// What can be large comes last.
+const LAST: [&str; 2] = ["data", "log"];
+
+impl Repair<'_> {
+    /// Walks the root. Nothing happens without an owner to give it to.
+    pub(super) fn own(&mut self) {
+        let Some(owner) = self.request.owner else { return };
+        let Some(facts) = self.anchor.root().and_then(|base| base.facts(Path::new("")).ok()) else { return };
+        self.mend_owner(Path::new(""), &facts, owner);
+        let mut top = self.entries(Path::new(""));
+        top.sort_by_key(|(name, _)| {
+            let is = |names: &[&str]| names.iter().any(|word| name == Path::new(word));
+            (
+                if is(&FIRST) {
+                    0
+                } else if is(&LAST) {
+                    2
+                } else {
+                    1
+                },
+                name.clone(),
+            )
+        });
+        for (name, facts) in top {
+            self.mend_owner(&name, &facts, owner);
+            // Each of these may be a mount of its own, so each has its own device.
+            if facts.kind == Kind::Folder && self.walk(name, facts.device, owner).is_break() {
+                self.complete = false;
+                return;
+            }
+        }
+    }
+
+    fn walk(&mut self, top: PathBuf, device: u64, owner: (u32, u32)) -> ControlFlow<()> {
+        let mut folders = vec![top];
+        while let Some(folder) = folders.pop() {
+            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return ControlFlow::Break(());
+            }
+            for (name, facts) in self.entries(&folder) {
+                if facts.kind == Kind::Folder && facts.device != device {
+                    if (facts.uid, facts.gid) != owner {
+                        let path = self.request.root.join(&name);
+                        self.failures.add(&self.request.root, Failed::OtherFilesystem, 0, &path);
+                    }
+                    continue;
+                }
+                self.mend_owner(&name, &facts, owner);
+                if facts.kind == Kind::Folder {
+                    folders.push(name);
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// What is in a folder; only folders and what has a wrong owner, so that 100,000 right files cost no memory.
+    fn entries(&mut self, folder: &Path) -> Vec<(PathBuf, Facts)> {
+        let owner = self.request.owner;
+        let Some(base) = self.anchor.root() else { return Vec::new() };
+        let entries = std::cell::RefCell::new(Vec::new());
+        let result = as_allowed(owner, || {
+            entries.borrow_mut().clear();
+            base.for_each(folder, |name, facts| {
+                if facts.kind == Kind::Folder || Some((facts.uid, facts.gid)) != owner {
+                    entries.borrow_mut().push((folder.join(name), facts));
+                }
+                ControlFlow::Continue(())
+            })
+        });
+        if let Err(error) = result {
+            let path = self.request.root.join(folder);
+            // What the broker's account closed to us is in order as it is.
+            let closed = error.kind() == std::io::ErrorKind::PermissionDenied
+                && base.facts(folder).is_ok_and(|facts| Some((facts.uid, facts.gid)) == owner);
+            if !closed {
+                self.failures.add(&self.request.root, Failed::ReadFolder, errno(&error), &path);
+            }
+        }
+        entries.into_inner()
+    }
+
+    fn mend_owner(&mut self, relative: &Path, facts: &Facts, owner: (u32, u32)) {
+        let whole = if relative.as_os_str().is_empty() { self.request.root.clone() } else { self.request.root.join(relative) };
+        match judge(facts, owner) {
+            Verdict::Leave => return,
+            Verdict::TellHardLink => return self.failures.add(&self.request.root, Failed::HardLink, 0, &whole),
+            Verdict::Change => {}
+        }
+        let Some(base) = self.anchor.root() else { return };
+        let result =
+            if self.request.dry_run { Ok(true) } else { base.change_owner(relative, owner, |now| judge(now, owner) == Verdict::Change) };
+        match result {
+            Ok(true) => self.did(format!("changed ownership of '{}' to {}:{}", whole.display(), owner.0, owner.1)),
+            Ok(false) => {}
+            // The mount's parent in a read-only container; nobody needs it.
+            Err(_) if relative.as_os_str().is_empty() => {}
+            Err(error) => self.failures.add(&self.request.root, Failed::Owner, errno(&error), &whole),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_and_folders_with_one_name_change_hands() {
+        let file = Facts { kind: Kind::File, uid: 0, gid: 0, mode: 0o644, links: 1, device: 1, bytes: 0 };
+        let owner = (1883, 1883);
+        assert_eq!(judge(&file, owner), Verdict::Change);
+        assert_eq!(judge(&Facts { uid: 1883, ..file }, owner), Verdict::Change);
+        assert_eq!(judge(&Facts { uid: 1883, gid: 1883, links: 2, ..file }, owner), Verdict::Leave);
+        assert_eq!(judge(&Facts { links: 2, ..file }, owner), Verdict::TellHardLink);
+        assert_eq!(judge(&Facts { kind: Kind::Folder, links: 9, ..file }, owner), Verdict::Change);
+        assert_eq!(judge(&Facts { kind: Kind::Link, ..file }, owner), Verdict::Leave);
+        assert_eq!(judge(&Facts { kind: Kind::Special, ..file }, owner), Verdict::Leave);
+    }
+}
