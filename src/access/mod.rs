@@ -1,9 +1,12 @@
 //! Who may do what: pure lookups over loaded bytes.
 
 pub mod acl_file;
+pub mod load;
 pub mod password_file;
+pub mod password_hash;
 
 pub use acl_file::Acl;
+pub use load::{LoadError, load};
 pub use password_file::Passwords;
 
 /// Kinds of access that an ACL file distinguishes.
