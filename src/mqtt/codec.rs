@@ -1,6 +1,16 @@
 //! Bytes ↔ packets. No allocation for a PUBLISH without properties.
 
+mod decode;
+mod encode;
+pub(in crate::mqtt) mod fields;
+
 use super::{Packet, PacketId, Property, ProtocolVersion, Qos, ReasonCode};
+use fields::{Reader, malformed};
+
+pub use encode::{encode, encode_publish, publish_len};
+
+/// Longest Remaining Length that four bytes can say (2.1.4).
+pub const REMAINING_LENGTH_MAX: usize = 268_435_455;
 
 /// What a read buffer begins with.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,17 +29,6 @@ pub struct DecodeError {
     pub detail: &'static str,
 }
 
-/// Decodes the first packet of `buffer`. `version` is that of the Network Connection; a CONNECT carries its own. A packet of more
-/// than `packet_size_max` bytes in all is refused with Packet Too Large as soon as its fixed header is read.
-pub fn decode(_buffer: &[u8], _version: ProtocolVersion, _packet_size_max: u32) -> Result<Decoded<'_>, DecodeError> {
-    todo!()
-}
-
-/// Appends `packet` to `out`.
-pub fn encode(_packet: &Packet<'_>, _version: ProtocolVersion, _out: &mut Vec<u8>) {
-    todo!()
-}
-
 /// The parts of an outgoing PUBLISH, so that the broker encodes straight from its shared message.
 #[derive(Debug, Clone, Copy)]
 pub struct PublishParts<'a> {
@@ -46,13 +45,34 @@ pub struct PublishParts<'a> {
     pub payload: &'a [u8],
 }
 
-/// Appends a PUBLISH to `out`; returns the offset of its two Packet Identifier bytes from the packet's first byte (`None` at QoS 0).
-/// Properties are left out in version 3.
-pub fn encode_publish(_parts: &PublishParts<'_>, _version: ProtocolVersion, _out: &mut Vec<u8>) -> Option<u32> {
-    todo!()
+/// Decodes the first packet of `buffer`. `version` is that of the Network Connection; a CONNECT carries its own. A packet of more
+/// than `packet_size_max` bytes in all is refused with Packet Too Large as soon as its fixed header is read.
+#[inline]
+pub fn decode(buffer: &[u8], version: ProtocolVersion, packet_size_max: u32) -> Result<Decoded<'_>, DecodeError> {
+    let Some((&first, after)) = buffer.split_first() else { return Ok(Decoded::Incomplete { needed: 2 }) };
+    decode::check_first_byte(first, version)?;
+    let Some((header_len, remaining)) = remaining_length(after)? else {
+        return Ok(Decoded::Incomplete { needed: buffer.len().saturating_add(1) });
+    };
+    let len = header_len + remaining;
+    if len > packet_size_max as usize {
+        return Err(DecodeError { reason: ReasonCode::PacketTooLarge, detail: "packet larger than permitted" });
+    }
+    let Some(body) = buffer.get(header_len..len) else { return Ok(Decoded::Incomplete { needed: len }) };
+    let packet = decode::body(first, Reader::new(body), version)?;
+    Ok(Decoded::Packet { packet, len })
 }
 
-/// Bytes that [`encode_publish`] would append.
-pub fn publish_len(_parts: &PublishParts<'_>, _version: ProtocolVersion) -> usize {
-    todo!()
+/// Bytes of the whole fixed header and the Remaining Length; `None` while bytes are missing. `[MQTT-1.5.5-1]` is not asked of it
+/// (3.1.1 permits padding), four bytes at most are.
+#[inline]
+fn remaining_length(after: &[u8]) -> Result<Option<(usize, usize)>, DecodeError> {
+    let mut value = 0;
+    for (index, &byte) in after.iter().take(4).enumerate() {
+        value |= usize::from(byte & 0x7f) << (7 * index);
+        if byte < 0x80 {
+            return Ok(Some((index + 2, value)));
+        }
+    }
+    if after.len() >= 4 { Err(malformed("Remaining Length of more than four bytes")) } else { Ok(None) }
 }

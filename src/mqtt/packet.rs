@@ -143,3 +143,36 @@ pub struct Auth {
     pub reason: ReasonCode,
     pub properties: Properties,
 }
+
+/// A set of packet types, for the columns of tables. WILL stands for the properties of a Will Message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PacketSet(u16);
+
+impl PacketSet {
+    pub const NONE: Self = Self(0);
+    pub const ALL: Self = Self(u16::MAX);
+    pub const WILL: Self = Self(1);
+    pub const CONNECT: Self = Self(1 << 1);
+    pub const CONNACK: Self = Self(1 << 2);
+    pub const PUBLISH: Self = Self(1 << 3);
+    pub const PUBACK: Self = Self(1 << 4);
+    pub const PUBREC: Self = Self(1 << 5);
+    pub const PUBREL: Self = Self(1 << 6);
+    pub const PUBCOMP: Self = Self(1 << 7);
+    pub const SUBSCRIBE: Self = Self(1 << 8);
+    pub const SUBACK: Self = Self(1 << 9);
+    pub const UNSUBSCRIBE: Self = Self(1 << 10);
+    pub const UNSUBACK: Self = Self(1 << 11);
+    pub const DISCONNECT: Self = Self(1 << 14);
+    pub const AUTH: Self = Self(1 << 15);
+    /// The four acknowledgements of PUBLISH.
+    pub const ACKS: Self = Self::PUBACK.or(Self::PUBREC).or(Self::PUBREL).or(Self::PUBCOMP);
+
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub const fn contains(self, packet: Self) -> bool {
+        self.0 & packet.0 != 0
+    }
+}
