@@ -21,7 +21,9 @@
 //! Arrows (tests/it/house.rs checks them): cli → supervisor, transport, client, health, passwd, repair → store → broker → access
 //! → conf → mqtt; `os` serves every room except broker, access, conf and mqtt; `notice`, `logging` and `exit_code` are plain.
 
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)] // .clippy.toml: no clock, files or sockets in here
 pub mod access;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)] // .clippy.toml: no clock, files or sockets in here
 pub mod broker;
 pub mod cli;
 pub mod client;
@@ -29,6 +31,7 @@ pub mod conf;
 pub mod exit_code;
 pub mod health;
 pub mod logging;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)] // .clippy.toml: no clock, files or sockets in here
 pub mod mqtt;
 pub mod notice;
 #[allow(unsafe_code)]

@@ -1,0 +1,47 @@
+# The two commands: `make run` and `make test`. Both do their own set-up on a fresh Debian machine with a Rust toolchain.
+
+SHELL := /bin/sh
+.PHONY: run test check docker-setup bench image help
+
+# The tests' own Python comes first; Debian keeps daemons outside a plain user's PATH.
+TEST_PATH := $(CURDIR)/target/python/bin:$(PATH):/usr/sbin:/sbin
+
+help:
+	@echo 'make run     build, then supervise a broker on port 1883 with its files in ./darner-data'
+	@echo 'make test    format, lints, licences and all tests, those with Docker included'
+	@echo 'make bench   darner and mosquitto side by side'
+	@echo 'make image   the container image, as darner:latest'
+
+run:
+	@tests/setup/packages.sh run
+	@cargo build --locked --quiet
+	@exec target/debug/darner
+
+test: docker-setup check
+	@tests/setup/python.sh
+	@PATH="$(TEST_PATH)" cargo test --locked --no-fail-fast
+
+check:
+	@cargo fmt --check
+	@cargo clippy --locked --all-targets -- -D warnings
+	@command -v cargo-deny >/dev/null 2>&1 || cargo install --quiet --locked cargo-deny
+	@cargo deny --log-level error check bans licenses sources
+	@if timeout 60 cargo deny --log-level off fetch db >/dev/null 2>&1; then \
+	    cargo deny --log-level error check --disable-fetch advisories; \
+	else \
+	    echo 'advisories: skipped, their database cannot be reached'; \
+	fi
+
+# In CI the tests with Docker must run; elsewhere they are skipped, and say so.
+docker-setup:
+	@tests/setup/packages.sh test
+	@if tests/setup/docker.sh && tests/setup/base-images.sh; then :; \
+	elif [ "$$CI" = true ]; then exit 1; \
+	else echo '*** the tests with Docker are skipped: see above ***'; fi
+
+image: docker-setup
+	@docker build -t darner .
+
+bench:
+	@tests/setup/packages.sh test
+	@PATH="$(TEST_PATH)" cargo bench --locked
