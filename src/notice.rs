@@ -35,5 +35,17 @@ notices! {
     OpeningUnixListener { path: String } Information "Opening unix listen socket on path {path}.";
     LocalOnly {} Warning "Starting in local only mode. Connections will only be possible from clients running on this machine.";
     LocalOnlyHelp {} Warning "Create a configuration file which defines a listener to allow remote access.";
+    ClientConnected { peer: String, client_id: String, version: u8, clean: u8, keep_alive_secs: u16, username: String } Notice
+        "New client connected from {peer} as {client_id} (p{version}, c{clean}, k{keep_alive_secs}{username}).";
+    /// `how`: "disconnected", "closed its connection", "has exceeded timeout, disconnecting" …
+    ClientEnded { client_id: String, how: String } Notice "Client {client_id} {how}.";
+    ClientRefused { client_id: String, why: &'static str } Notice "Client {client_id} disconnected, {why}.";
+    TakenOver { client_id: String } Notice "Client {client_id} already connected, closing old connection.";
+    SessionExpired { client_id: String } Notice "Expiring client {client_id} due to timeout.";
+    Dropping { client_id: String } Notice "Outgoing messages are being dropped for client {client_id}.";
+    Subscribed { client_id: String, qos: u8, filter: String } Subscribe "{client_id} {qos} {filter}";
+    Unsubscribed { client_id: String, filter: String } Unsubscribe "{client_id} {filter}";
+    SubscriptionTree { version: &'static str } Information "Subscription tree of mosquitto version {version}:";
+    SubscriptionTreeRow { filter: String, client_id: String, qos: u8 } Information "  {filter} <- {client_id} (q{qos})";
     NewConnection { peer: String, port: u16 } Notice "New connection from {peer} on port {port}.";
 }

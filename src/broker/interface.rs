@@ -91,7 +91,7 @@ pub enum Input<'a> {
     Drained {
         connection: ConnectionId,
     },
-    /// Answer to `Effect::Authenticate`.
+    /// Answer to `Effect::Authenticate`. Packets that come before it are kept by the machine.
     Authenticated {
         connection: ConnectionId,
         permitted: bool,
@@ -122,6 +122,11 @@ pub enum Effect {
         start: u32,
         end: u32,
         packet_id: Option<(u32, PacketId)>,
+    },
+    /// The machine has more for this connection than it wants to lay out at once: say `Input::Drained` once the socket has taken
+    /// what was sent (even where `Congested` was never said).
+    WhenDrained {
+        connection: ConnectionId,
     },
     /// Close after everything sent before has been flushed (with a deadline of the driver's own).
     Close {

@@ -1,28 +1,217 @@
 //! The machine: sessions, routing, retained messages, wills, `$SYS`. Sans-IO: no clock, socket, file, tokio or randomness in here.
 //! One [`Broker`] is one shard. `handle(now, input, out)` changes it and appends effects, which the driver performs in order.
+#![warn(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
+mod connection;
+mod deadlines;
+mod handle;
+pub mod in_flight;
 pub mod interface;
+pub mod message;
+mod reconfigure;
 pub mod record;
+mod reply;
+mod retained;
+mod route;
+mod session;
 pub mod shard;
+mod subscribing;
+mod subscriptions;
+mod sys_topics;
+mod will;
 
 pub use interface::*;
 
+use std::sync::Arc;
+
+use connection::{Connection, Slots, State};
+use deadlines::{Deadlines, Timer};
+use hashbrown::HashMap;
+use message::Identity;
+use retained::Retained;
+use route::Scratch;
+use session::Session;
+use shard::RemoteStand;
+use subscribing::AwaitedSuback;
+use subscriptions::{FilterTree, LocalStand};
+use sys_topics::{Counters, SysTopics};
+
+/// mosquitto's version whose behaviour on the wire is the reference; printed where mosquitto prints its own.
+pub const MOSQUITTO_VERSION: &str = "2.1.2";
+
+/// Milliseconds that a connection may take to send its CONNECT.
+const CONNECT_TIMEOUT_MS: u64 = 10_000;
+
+/// Seconds between looks at expired retained messages.
+const HOUSEKEEPING_SECS: u64 = 60;
+
 /// One shard's state.
-pub struct Broker {}
+pub struct Broker {
+    shard: ShardId,
+    shards: u16,
+    settings: Settings,
+    /// Some `acl_file` is set.
+    has_acl: bool,
+    /// Records are wanted: `persistence true`.
+    persists: bool,
+    connections: Slots<Connection>,
+    sessions: Slots<Session>,
+    by_client_id: HashMap<Box<str>, u32>,
+    local: FilterTree<LocalStand>,
+    remote: FilterTree<RemoteStand>,
+    retained: Retained,
+    deadlines: Deadlines,
+    awaited_subacks: HashMap<u64, AwaitedSuback>,
+    next_token: u64,
+    share_turn: usize,
+    counters: Counters,
+    sys_topics: SysTopics,
+    random: u64,
+    scratch: Scratch,
+    started: bool,
+}
 
 impl Broker {
-    /// `seed` feeds the choices among members of a Shared Subscription and made-up Client Identifiers.
-    pub fn new(_shard: ShardId, _shards: u16, _settings: Settings, _seed: u64) -> Self {
-        todo!()
+    /// `seed` feeds the made-up Client Identifiers.
+    pub fn new(shard: ShardId, shards: u16, settings: Settings, seed: u64) -> Self {
+        let mut broker = Self {
+            shard,
+            shards,
+            has_acl: false,
+            persists: false,
+            connections: Slots::default(),
+            sessions: Slots::default(),
+            by_client_id: HashMap::new(),
+            local: FilterTree::default(),
+            remote: FilterTree::default(),
+            retained: Retained::default(),
+            deadlines: Deadlines::default(),
+            awaited_subacks: HashMap::new(),
+            next_token: 0,
+            share_turn: 0,
+            counters: Counters::default(),
+            sys_topics: SysTopics::default(),
+            random: seed,
+            scratch: Scratch::default(),
+            started: false,
+            settings,
+        };
+        broker.derive_from_settings();
+        // Due at once: the first DeadlineReached publishes `$SYS` and starts its interval.
+        broker.deadlines.set(Time(0), Timer::SysTopics);
+        broker.deadlines.set(Time(0).plus_secs(HOUSEKEEPING_SECS), Timer::Housekeeping);
+        broker
+    }
+
+    fn derive_from_settings(&mut self) {
+        self.has_acl = self.settings.security.iter().any(|tables| tables.acl.is_some());
+        self.persists = self.settings.conf.persistence.enabled;
     }
 
     /// Takes one input, appends effects to `out`.
-    pub fn handle(&mut self, _now: Time, _input: Input<'_>, _out: &mut Outbox) {
-        todo!()
+    pub fn handle(&mut self, now: Time, input: Input<'_>, out: &mut Outbox) {
+        match input {
+            Input::Packet { connection, packet, len } => {
+                self.counters.bytes_received += len as u64;
+                self.packet(connection, packet, now, out);
+            }
+            Input::Opened { connection, origin, peer } => self.opened(connection, origin, peer, now, out),
+            Input::Malformed { connection, error } => self.malformed(connection, error, now, out),
+            Input::Closed { connection, error } => self.closed(connection, error, now, out),
+            Input::Congested { connection } => {
+                if let Some(wire) = self.session_of(connection).and_then(|session| session.wire.as_mut()) {
+                    wire.congested = true;
+                }
+            }
+            Input::Drained { connection } => {
+                if let Some(wire) = self.session_of(connection).and_then(|session| session.wire.as_mut()) {
+                    wire.congested = false;
+                }
+                if let Some(key) = self.session_key(connection) {
+                    self.pump(key, now, out);
+                }
+            }
+            Input::Authenticated { connection, permitted } => self.authenticated(connection, permitted, now, out),
+            Input::Reconfigured { settings } => self.reconfigured(settings, now, out),
+            // The store that counts is not there yet; acknowledgements do not wait.
+            Input::Stored { count: _ } => {}
+            Input::FromShard { from, message } => self.from_shard(from, message, now, out),
+            Input::DeadlineReached => self.deadline_reached(now, out),
+            Input::DumpSubscriptions => self.dump_subscriptions(out),
+            Input::Shutdown => self.shutdown(out),
+        }
+        self.counters.count_sends(out);
     }
 
     /// When `Input::DeadlineReached` is due next.
     pub fn next_deadline(&self) -> Option<Time> {
-        todo!()
+        self.deadlines.next()
+    }
+
+    fn deadline_reached(&mut self, now: Time, out: &mut Outbox) {
+        while let Some(timer) = self.deadlines.pop_due(now) {
+            match timer {
+                Timer::ConnectTimeout(connection) => self.connect_timed_out(connection, out),
+                Timer::KeepAlive(connection) => self.keep_alive_due(connection, now, out),
+                Timer::SessionExpiry(key) => self.session_expired(key, now, out),
+                Timer::WillDelay(key) => {
+                    if let Some(session) = self.sessions.get_mut(key) {
+                        session.will_at = None;
+                        self.publish_will(key, now, out);
+                    }
+                }
+                Timer::SysTopics => self.sys_topics_due(now, out),
+                Timer::Housekeeping => {
+                    self.retained.remove_expired(now);
+                    self.deadlines.set(now.plus_secs(HOUSEKEEPING_SECS), Timer::Housekeeping);
+                }
+            }
+        }
+    }
+
+    fn other_shards(&self) -> impl Iterator<Item = ShardId> + use<> {
+        let own = self.shard;
+        (0..self.shards).map(ShardId).filter(move |shard| *shard != own)
+    }
+
+    fn connection(&self, id: ConnectionId) -> Option<&Connection> {
+        self.connections.get(id.slot() as u32).filter(|connection| connection.id == id)
+    }
+
+    fn connection_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.connections.get_mut(id.slot() as u32).filter(|connection| connection.id == id)
+    }
+
+    fn session_key(&self, id: ConnectionId) -> Option<u32> {
+        match &self.connection(id)?.state {
+            State::Established { session } => Some(*session),
+            State::AwaitingConnect { .. } | State::Authenticating { .. } => None,
+        }
+    }
+
+    fn session_of(&mut self, id: ConnectionId) -> Option<&mut Session> {
+        let key = self.session_key(id)?;
+        self.sessions.get_mut(key)
+    }
+
+    fn pump(&mut self, key: u32, now: Time, out: &mut Outbox) {
+        let inflight_bytes = self.settings.conf.limits.inflight_bytes;
+        if let Some(session) = self.sessions.get_mut(key) {
+            let sent = session.pump(inflight_bytes, now, out);
+            self.counters.publish_sent += sent;
+        }
+    }
+
+    fn identity_of(&self, key: u32) -> Option<Arc<Identity>> {
+        self.sessions.get(key).map(|session| Arc::clone(&session.identity))
+    }
+
+    /// SplitMix64: for names only, never for secrets.
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
     }
 }

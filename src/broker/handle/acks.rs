@@ -1,0 +1,84 @@
+//! PUBACK, PUBREC, PUBREL and PUBCOMP (3.4 to 3.7).
+
+use std::sync::Arc;
+
+use super::super::in_flight::Awaiting;
+use super::super::interface::{ConnectionId, Effect, Outbox, Time};
+use super::super::message::Publication;
+use super::super::record::Record;
+use super::super::{Broker, reply};
+use crate::mqtt::{Ack, Packet, PacketId, ProtocolVersion, ReasonCode};
+
+impl Broker {
+    fn version_of(&self, id: ConnectionId) -> ProtocolVersion {
+        self.connection(id).map_or(ProtocolVersion::V311, |connection| connection.version)
+    }
+
+    fn persist_acknowledged(&self, key: u32, packet_id: PacketId, awaiting: Option<Awaiting>, out: &mut Outbox) {
+        if let Some(session) = self.sessions.get(key).filter(|session| self.persists && session.is_durable()) {
+            let client_id = session.identity.client_id.clone();
+            out.effects.push(Effect::Persist(Record::Acknowledged { client_id, packet_id, awaiting }));
+        }
+    }
+
+    /// One flight ended: there is room for the next.
+    fn complete(&mut self, key: u32, packet_id: PacketId, awaiting: Awaiting, now: Time, out: &mut Outbox) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        // An acknowledgement of nothing is ignored: it may be late, after a reconnect.
+        if session.outgoing.complete(packet_id, awaiting) {
+            self.persist_acknowledged(key, packet_id, None, out);
+            self.pump(key, now, out);
+        }
+    }
+
+    pub(super) fn puback(&mut self, _: ConnectionId, key: u32, ack: &Ack, now: Time, out: &mut Outbox) {
+        self.complete(key, ack.packet_id, Awaiting::Puback, now, out);
+    }
+
+    pub(super) fn pubrec(&mut self, id: ConnectionId, key: u32, ack: &Ack, now: Time, out: &mut Outbox) {
+        let version = self.version_of(id);
+        if ack.reason.is_error() {
+            // The receiver refused: the flight is over (4.3.3).
+            return self.complete(key, ack.packet_id, Awaiting::Pubrec, now, out);
+        }
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let reason = match session.outgoing.find(ack.packet_id) {
+            Some(entry) if entry.awaiting != Awaiting::Puback => {
+                entry.awaiting = Awaiting::Pubcomp;
+                self.persist_acknowledged(key, ack.packet_id, Some(Awaiting::Pubcomp), out);
+                ReasonCode::Success
+            }
+            _ if version == ProtocolVersion::V5 => ReasonCode::PacketIdentifierNotFound,
+            // Version 3 cannot be told; answering lets the client finish.
+            _ => ReasonCode::Success,
+        };
+        reply::packet(id, version, &Packet::Pubrel(reply::ack(ack.packet_id, reason)), out); // [MQTT-4.3.3-4]
+    }
+
+    pub(super) fn pubcomp(&mut self, _: ConnectionId, key: u32, ack: &Ack, now: Time, out: &mut Outbox) {
+        self.complete(key, ack.packet_id, Awaiting::Pubcomp, now, out);
+    }
+
+    /// The client releases a QoS 2 message: now it goes its way, under the rules that hold now.
+    pub(super) fn pubrel(&mut self, id: ConnectionId, key: u32, ack: &Ack, now: Time, out: &mut Outbox) {
+        let version = self.version_of(id);
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let identity = Arc::clone(&session.identity);
+        let durable = self.persists && session.is_durable();
+        let reason = match session.incoming.remove(&ack.packet_id.get()) {
+            Some(message) => {
+                if !message.is_expired(now) && self.may_publish(&identity, &message.topic) {
+                    self.route(&mut Publication::of(&message), Some(key), now, out);
+                }
+                if durable {
+                    let record = Record::Released { client_id: identity.client_id.clone(), packet_id: ack.packet_id };
+                    out.effects.push(Effect::Persist(record));
+                }
+                ReasonCode::Success
+            }
+            None if version == ProtocolVersion::V5 => ReasonCode::PacketIdentifierNotFound,
+            None => ReasonCode::Success,
+        };
+        reply::packet(id, version, &Packet::Pubcomp(reply::ack(ack.packet_id, reason)), out); // [MQTT-4.3.3-11]
+    }
+}

@@ -1,0 +1,186 @@
+//! PUBLISH from a client (3.3).
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::super::interface::{ConnectionId, Effect, Outbox, Time};
+use super::super::message::{Message, Publication};
+use super::super::record::Record;
+use super::super::{Broker, reply};
+use crate::mqtt::{Packet, PacketId, Properties, Property, ProtocolVersion, Publish, Qos, ReasonCode, topic_name};
+
+/// QoS 2 messages that a version 3 client, which knows no Receive Maximum, may leave without their PUBREL.
+const UNRELEASED_V3_MAX: usize = 1000;
+
+impl Broker {
+    pub(super) fn publish(&mut self, id: ConnectionId, key: u32, publish: Publish<'_>, now: Time, out: &mut Outbox) {
+        self.counters.publish_received += 1;
+        self.counters.publish_bytes_received += publish.payload.len() as u64;
+        let Publish { qos, retain, topic, packet_id, mut properties, payload, .. } = publish;
+        let Some(connection) = self.connection(id) else { return };
+        let version = connection.version;
+        let listener = self.listener(&connection.origin);
+        if listener.is_some_and(|listener| qos > listener.max_qos) {
+            return self.abort(id, ReasonCode::QosNotSupported, now, out); // [MQTT-3.2.2-11]
+        }
+        if retain && !self.settings.conf.retain_available {
+            return self.abort(id, ReasonCode::RetainNotSupported, now, out); // [MQTT-3.2.2-14]
+        }
+        let alias_maximum = listener.map_or(0, |listener| listener.max_topic_alias);
+        let mount_point: Option<Box<str>> = listener.and_then(|listener| listener.mount_point.as_deref().map(Into::into));
+        let topic: Cow<'_, str> = if properties.is_empty() {
+            Cow::Borrowed(topic)
+        } else {
+            match self.resolve_alias(id, topic, &properties, alias_maximum) {
+                Ok(Some(aliased)) => Cow::Owned(aliased),
+                Ok(None) => Cow::Borrowed(topic),
+                Err(reason) => return self.abort(id, reason, now, out),
+            }
+        };
+        if !topic_name::is_valid(&topic) {
+            return self.abort(
+                id,
+                if version == ProtocolVersion::V5 { ReasonCode::TopicNameInvalid } else { ReasonCode::MalformedPacket },
+                now,
+                out,
+            );
+        }
+        let topic = match &mount_point {
+            Some(mount_point) => Cow::Owned(format!("{mount_point}{topic}")),
+            None => topic,
+        };
+        let Some(session) = self.sessions.get(key) else { return };
+        let identity = Arc::clone(&session.identity);
+        if self.settings.conf.limits.payload_size.is_some_and(|max| payload.len() > max as usize) {
+            return self.decline(id, version, qos, packet_id, ReasonCode::PacketTooLarge, out);
+        }
+        if !self.may_publish(&identity, &topic) || topic.starts_with("$CONTROL/") {
+            return self.decline(id, version, qos, packet_id, ReasonCode::NotAuthorized, out);
+        }
+        let expires_at = take_expiry(&mut properties, now);
+        let expires_at = if retain { self.cap_retained_expiry(expires_at, now) } else { expires_at };
+        let mut publication = Publication::new(&topic, payload, &properties);
+        publication.qos = qos;
+        publication.retain = retain;
+        publication.expires_at = expires_at;
+        publication.publisher = Some(&identity);
+        match (qos, packet_id) {
+            (Qos::AtLeastOnce, Some(packet_id)) => {
+                let matched = self.route(&mut publication, Some(key), now, out);
+                let reason =
+                    if matched || version != ProtocolVersion::V5 { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
+                reply::packet(id, version, &Packet::Puback(reply::ack(packet_id, reason)), out); // [MQTT-4.3.2-4]
+            }
+            (Qos::ExactlyOnce, Some(packet_id)) => self.receive_exactly_once(id, key, packet_id, &mut publication, now, out),
+            _ => {
+                self.route(&mut publication, Some(key), now, out);
+            }
+        }
+    }
+
+    /// Keeps a QoS 2 message until its PUBREL (4.3.3, method A), once per Packet Identifier `[MQTT-4.3.3-10]`.
+    fn receive_exactly_once(
+        &mut self,
+        id: ConnectionId,
+        key: u32,
+        packet_id: PacketId,
+        publication: &mut Publication<'_>,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        let version = self.connection(id).map_or(ProtocolVersion::V311, |connection| connection.version);
+        let most = match version {
+            ProtocolVersion::V5 => usize::from(self.settings.conf.limits.inflight_messages.unwrap_or(u16::MAX)),
+            ProtocolVersion::V31 | ProtocolVersion::V311 => UNRELEASED_V3_MAX,
+        };
+        let persists = self.persists;
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        // The same identifier with other contents is a new message from a client that has lost its state, as mosquitto holds.
+        let is_repeated = session.incoming.get(&packet_id.get()).is_some_and(|kept| is_same(kept, publication));
+        if !is_repeated {
+            if !session.incoming.contains_key(&packet_id.get()) && session.incoming.len() >= most {
+                return self.abort(id, ReasonCode::ReceiveMaximumExceeded, now, out); // 3.3.4
+            }
+            let message = publication.keep();
+            if persists && session.is_durable() {
+                let record = Record::Received { client_id: session.identity.client_id.clone(), packet_id, message: Arc::clone(&message) };
+                out.effects.push(Effect::Persist(record));
+            }
+            session.incoming.insert(packet_id.get(), message);
+        }
+        reply::packet(id, version, &Packet::Pubrec(reply::ack(packet_id, ReasonCode::Success)), out); // [MQTT-4.3.3-8]
+    }
+
+    /// Acknowledged and dropped: version 5 learns why `[MQTT-3.3.5-2]`, version 3 cannot.
+    fn decline(
+        &mut self,
+        id: ConnectionId,
+        version: ProtocolVersion,
+        qos: Qos,
+        packet_id: Option<PacketId>,
+        reason: ReasonCode,
+        out: &mut Outbox,
+    ) {
+        let reason = if version == ProtocolVersion::V5 { reason } else { ReasonCode::Success };
+        if let Some(packet_id) = packet_id {
+            let ack = reply::ack(packet_id, reason);
+            let packet = if qos == Qos::ExactlyOnce { Packet::Pubrec(ack) } else { Packet::Puback(ack) };
+            reply::packet(id, version, &packet, out);
+        }
+    }
+
+    /// Stores a new Topic Alias, or finds the Topic Name of a known one (3.3.2.3.4).
+    fn resolve_alias(
+        &mut self,
+        id: ConnectionId,
+        topic: &str,
+        properties: &Properties,
+        maximum: u16,
+    ) -> Result<Option<String>, ReasonCode> {
+        let alias = properties.iter().find_map(|property| if let Property::TopicAlias(alias) = property { Some(*alias) } else { None });
+        let Some(alias) = alias else { return Ok(None) };
+        if alias == 0 || alias > maximum {
+            return Err(ReasonCode::TopicAliasInvalid); // [MQTT-3.3.2-8], [MQTT-3.3.2-9]
+        }
+        let Some(connection) = self.connection_mut(id) else { return Ok(None) };
+        let at = usize::from(alias) - 1;
+        if topic.is_empty() {
+            let known = connection.aliases.get(at).and_then(Option::as_deref);
+            return known.map(|topic| Some(topic.to_owned())).ok_or(ReasonCode::ProtocolError);
+        }
+        if connection.aliases.len() <= at {
+            connection.aliases.resize(at + 1, None);
+        }
+        if let Some(slot) = connection.aliases.get_mut(at) {
+            *slot = Some(topic.into());
+        }
+        Ok(None)
+    }
+
+    /// `retain_expiry_interval` bounds what a retained message may ask for.
+    fn cap_retained_expiry(&self, asked: Option<Time>, now: Time) -> Option<Time> {
+        let most = self.settings.conf.persistence.retain_expiry_secs.map(|secs| now.plus_secs(secs));
+        match (asked, most) {
+            (Some(asked), Some(most)) => Some(asked.min(most)),
+            (asked, most) => asked.or(most),
+        }
+    }
+}
+
+/// Takes out what is not passed on as it came: Topic Alias, and the Message Expiry Interval, which becomes a time.
+fn take_expiry(properties: &mut Properties, now: Time) -> Option<Time> {
+    let mut expires_at = None;
+    properties.retain(|property| match property {
+        Property::MessageExpiryInterval(secs) => {
+            expires_at = Some(now.plus_secs((*secs).into()));
+            false
+        }
+        Property::TopicAlias(_) | Property::SubscriptionIdentifier(_) => false,
+        _ => true,
+    });
+    expires_at
+}
+
+fn is_same(kept: &Message, publication: &Publication<'_>) -> bool {
+    *kept.topic == *publication.topic && *kept.payload == *publication.payload
+}

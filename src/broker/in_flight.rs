@@ -1,0 +1,139 @@
+//! What waits for a receiver: messages in flight with their Packet Identifiers, and the queue behind them.
+
+use std::collections::VecDeque;
+
+use super::message::Delivery;
+use crate::mqtt::{PacketId, Qos};
+
+/// What the sender of a QoS 1 or 2 message waits for (4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Awaiting {
+    Puback,
+    Pubrec,
+    Pubcomp,
+}
+
+/// A message on its way to a receiver.
+#[derive(Debug, Clone)]
+pub(super) struct InFlight {
+    pub(super) packet_id: PacketId,
+    pub(super) awaiting: Awaiting,
+    pub(super) delivery: Delivery,
+}
+
+/// The sending side of a session.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    /// In the order of sending, which is the order of resending `[MQTT-4.6.0-1]`.
+    pub(super) in_flight: VecDeque<InFlight>,
+    pub(super) queue: VecDeque<Delivery>,
+    /// How many may be in flight: the smaller of `max_inflight_messages` and the client's Receive Maximum.
+    pub(super) window: u16,
+    pub(super) queued_bytes: u64,
+    pub(super) in_flight_bytes: u64,
+    last_packet_id: u16,
+}
+
+impl Default for Outgoing {
+    fn default() -> Self {
+        Self { in_flight: VecDeque::new(), queue: VecDeque::new(), window: 20, queued_bytes: 0, in_flight_bytes: 0, last_packet_id: 0 }
+    }
+}
+
+impl Outgoing {
+    /// Whether one more QoS 1 or 2 message may be sent. `bytes_max` is `max_inflight_bytes`.
+    pub(super) fn has_window(&self, bytes_max: Option<u64>) -> bool {
+        self.in_flight.len() < usize::from(self.window) && bytes_max.is_none_or(|max| self.in_flight_bytes < max)
+    }
+
+    /// The next Packet Identifier that is not in use. Identifiers are given out in cyclic order, so the first that can be in the way
+    /// is that of the oldest message in flight, the next that of the second, and so on.
+    fn next_packet_id(&mut self) -> PacketId {
+        let mut candidate = PacketId::new(self.last_packet_id.wrapping_add(1)).unwrap_or(PacketId::MIN);
+        for oldest in &self.in_flight {
+            if oldest.packet_id != candidate {
+                break;
+            }
+            candidate = PacketId::new(candidate.get().wrapping_add(1)).unwrap_or(PacketId::MIN);
+        }
+        self.last_packet_id = candidate.get();
+        candidate
+    }
+
+    /// Puts a QoS 1 or 2 message in flight.
+    pub(super) fn send(&mut self, delivery: Delivery) -> PacketId {
+        let packet_id = self.next_packet_id();
+        let awaiting = if delivery.qos == Qos::ExactlyOnce { Awaiting::Pubrec } else { Awaiting::Puback };
+        self.in_flight_bytes += delivery.message.bytes();
+        self.in_flight.push_back(InFlight { packet_id, awaiting, delivery });
+        packet_id
+    }
+
+    pub(super) fn find(&mut self, packet_id: PacketId) -> Option<&mut InFlight> {
+        self.in_flight.iter_mut().find(|entry| entry.packet_id == packet_id)
+    }
+
+    /// Ends a flight, if it waits for `awaiting`.
+    pub(super) fn complete(&mut self, packet_id: PacketId, awaiting: Awaiting) -> bool {
+        let found = self.in_flight.iter().position(|entry| entry.packet_id == packet_id && entry.awaiting == awaiting);
+        let Some(entry) = found.and_then(|at| self.in_flight.remove(at)) else { return false };
+        self.in_flight_bytes = self.in_flight_bytes.saturating_sub(entry.delivery.message.bytes());
+        true
+    }
+
+    pub(super) fn enqueue(&mut self, delivery: Delivery) {
+        self.queued_bytes += delivery.message.bytes();
+        self.queue.push_back(delivery);
+    }
+
+    pub(super) fn dequeue(&mut self) -> Option<Delivery> {
+        let delivery = self.queue.pop_front()?;
+        self.queued_bytes = self.queued_bytes.saturating_sub(delivery.message.bytes());
+        if self.queue.is_empty() {
+            // An absent reader may have left room for a thousand.
+            self.queue.shrink_to(8);
+        }
+        Some(delivery)
+    }
+
+    /// Keeps only the queued messages that pass.
+    pub(super) fn retain_queue(&mut self, mut keep: impl FnMut(&Delivery) -> bool) {
+        self.queue.retain(|delivery| keep(delivery));
+        self.queued_bytes = self.queue.iter().map(|delivery| delivery.message.bytes()).sum();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::message::Message;
+    use super::*;
+
+    fn delivery() -> Delivery {
+        let message = Message {
+            topic: "t".into(),
+            payload: b"p".as_slice().into(),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            properties: Vec::new(),
+            expires_at: None,
+            publisher: None,
+        };
+        Delivery { message: Arc::new(message), qos: Qos::AtLeastOnce, retain: false, subscription_identifier: 0 }
+    }
+
+    #[test]
+    fn a_packet_identifier_in_use_is_never_given_out_again() {
+        let mut out = Outgoing { window: u16::MAX, ..Outgoing::default() };
+        let stuck = [out.send(delivery()), out.send(delivery())];
+        for _ in 0..140_000 {
+            let id = out.send(delivery());
+            assert!(!stuck.contains(&id));
+            assert!(out.complete(id, Awaiting::Puback));
+        }
+        assert_eq!(out.in_flight.len(), 2);
+        assert_eq!(out.in_flight_bytes, 2);
+        assert!(!out.complete(stuck[0], Awaiting::Pubcomp), "a PUBCOMP does not end a QoS 1 flight");
+    }
+}

@@ -1,0 +1,248 @@
+//! The one way of a message: retain → match → permit → deliver. Clients, wills, `$SYS` and other shards all enter here.
+
+use std::sync::Arc;
+
+use super::Broker;
+use super::interface::{Effect, Outbox, ShardId, ShardMessage, Time};
+use super::message::{Identity, Message, Publication};
+use super::record::Record;
+use super::session::{Offer, Terms};
+use super::shard::Interest;
+use super::subscriptions::{ShareGroup, Subscriber};
+use crate::access::Access;
+use crate::mqtt::{ProtocolVersion, Qos};
+use crate::notice::Notice;
+
+/// Space that one routing needs and the next can use again.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    matched: Vec<Subscriber>,
+    remote: Vec<ShardId>,
+    shares: Vec<(Interest, Vec<ShardId>)>,
+    stack: Vec<(u32, u32)>,
+}
+
+impl Broker {
+    /// The ACL's word on publishing; `$SYS` and `$share` are the broker's own.
+    pub(super) fn may_publish(&self, identity: &Identity, topic: &str) -> bool {
+        if topic.starts_with('$') && (topic == "$SYS" || topic.starts_with("$SYS/") || topic.starts_with("$share/")) {
+            return false;
+        }
+        self.permits(identity, topic, Access::Write)
+    }
+
+    pub(super) fn permits(&self, identity: &Identity, topic: &str, access: Access) -> bool {
+        if identity.trusted {
+            return true;
+        }
+        match self.settings.security.get(identity.security) {
+            Some(tables) => {
+                tables.acl.as_ref().is_none_or(|acl| acl.permits(&identity.client_id, identity.username.as_deref(), topic, access))
+            }
+            // Security settings that are not there permit nothing.
+            None => false,
+        }
+    }
+
+    /// Takes a message its whole way. `from` is the publishing session, for No Local. True when anybody subscribes.
+    pub(super) fn route(&mut self, publication: &mut Publication<'_>, from: Option<u32>, now: Time, out: &mut Outbox) -> bool {
+        if publication.retain {
+            self.retain(publication.keep(), out);
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.matched.clear();
+        self.match_local(publication.topic, &mut scratch);
+        if self.shards > 1 {
+            self.match_remote(publication, &mut scratch, out);
+        }
+        let matched = !scratch.matched.is_empty() || !scratch.remote.is_empty();
+        self.merge_for_v3(&mut scratch.matched);
+        for subscriber in &scratch.matched {
+            self.deliver(publication, *subscriber, from, now, out);
+        }
+        self.scratch = scratch;
+        matched
+    }
+
+    /// Stores a retained message here and tells the other shards, which have a copy each.
+    fn retain(&mut self, message: Arc<Message>, out: &mut Outbox) {
+        for to in self.other_shards() {
+            out.effects.push(Effect::ToShard { to, message: ShardMessage::Retained { message: Arc::clone(&message) } });
+        }
+        if self.persists && !message.topic.starts_with('$') {
+            out.effects.push(Effect::Persist(Record::Retained { message: Arc::clone(&message) }));
+        }
+        self.retained.store(message);
+    }
+
+    /// Plain subscribers, and one member of each share that nobody on another shard could take, too.
+    fn match_local(&mut self, topic: &str, scratch: &mut Scratch) {
+        let Scratch { matched, stack, shares, .. } = scratch;
+        let several = self.shards > 1;
+        let sessions = &self.sessions;
+        shares.clear();
+        self.local.visit_matches(topic, stack, |stand| {
+            matched.extend_from_slice(&stand.subscribers);
+            for group in &mut stand.groups {
+                if several {
+                    shares.push((Interest { share_name: Some(group.name.clone()), filter: group.filter.clone() }, Vec::new()));
+                } else {
+                    matched.extend(next_member(group, |session| sessions.get(session).is_some_and(|session| session.wire.is_some())));
+                }
+            }
+        });
+    }
+
+    /// Sends the message to the shards that want it; of the shards with members of a share, one is chosen, this one included.
+    fn match_remote(&mut self, publication: &mut Publication<'_>, scratch: &mut Scratch, out: &mut Outbox) {
+        let Scratch { remote, shares, stack, matched } = scratch;
+        remote.clear();
+        // Shares found locally have an empty list, which stands for this shard.
+        let mut candidates: Vec<(Interest, Vec<ShardId>)> = shares.drain(..).map(|(interest, _)| (interest, vec![self.shard])).collect();
+        self.remote.visit_matches(publication.topic, stack, |stand| {
+            remote.extend_from_slice(&stand.shards);
+            for (interest, shards) in &stand.shares {
+                match candidates.iter_mut().find(|(known, _)| known == interest) {
+                    Some((_, known)) => known.extend_from_slice(shards),
+                    None => candidates.push((interest.clone(), shards.clone())),
+                }
+            }
+        });
+        let mut chosen: Vec<(ShardId, Interest)> = Vec::new();
+        for (interest, shards) in candidates {
+            self.share_turn = self.share_turn.wrapping_add(1);
+            let Some(shard) = shards.get(self.share_turn % shards.len().max(1)) else { continue };
+            if *shard == self.shard {
+                matched.extend(self.take_turn(&interest));
+            } else {
+                chosen.push((*shard, interest));
+            }
+        }
+        remote.extend(chosen.iter().map(|(shard, _)| *shard));
+        let plain: Vec<ShardId> = remote.clone();
+        remote.sort_unstable();
+        remote.dedup();
+        for to in remote.iter() {
+            let shares: Vec<Interest> = chosen.iter().filter(|(shard, _)| shard == to).map(|(_, interest)| interest.clone()).collect();
+            // A shard stands once in the list for each filter and once for each share.
+            let plain = plain.iter().filter(|shard| *shard == to).count() > shares.len();
+            out.effects.push(Effect::ToShard { to: *to, message: ShardMessage::Publish { message: publication.keep(), plain, shares } });
+        }
+    }
+
+    /// The member of a share on this shard whose turn it is.
+    fn take_turn(&mut self, interest: &Interest) -> Option<Subscriber> {
+        let sessions = &self.sessions;
+        let chosen = self.local.change(&interest.filter, |stand| {
+            let group = stand.groups.iter_mut().find(|group| Some(&group.name) == interest.share_name.as_ref())?;
+            next_member(group, |session| sessions.get(session).is_some_and(|session| session.wire.is_some()))
+        });
+        chosen.flatten()
+    }
+
+    /// A message from another shard, already retained and matched there.
+    pub(super) fn route_from_shard(&mut self, message: &Arc<Message>, plain: bool, shares: &[Interest], now: Time, out: &mut Outbox) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.matched.clear();
+        if plain {
+            self.match_local(&message.topic, &mut scratch);
+        }
+        for interest in shares {
+            scratch.matched.extend(self.take_turn(interest));
+        }
+        self.merge_for_v3(&mut scratch.matched);
+        let mut publication = Publication::of(message);
+        for subscriber in &scratch.matched {
+            self.deliver(&mut publication, *subscriber, None, now, out);
+        }
+        self.scratch = scratch;
+    }
+
+    /// Overlapping subscriptions of one client: version 5 gets a message for each, as mosquitto does; version 3 gets one, with the
+    /// highest QoS `[MQTT-3.3.5-1]`, unless `allow_duplicate_messages`.
+    fn merge_for_v3(&self, matched: &mut Vec<Subscriber>) {
+        if matched.len() < 2 || self.settings.conf.allow_duplicate_messages {
+            return;
+        }
+        matched.sort_by_key(|subscriber| subscriber.session);
+        matched.dedup_by(|later, kept| {
+            let same = later.session == kept.session
+                && self.sessions.get(kept.session).is_some_and(|session| session.version != ProtocolVersion::V5);
+            if same {
+                kept.options.qos = kept.options.qos.max(later.options.qos);
+            }
+            same
+        });
+    }
+
+    fn deliver(&mut self, publication: &mut Publication<'_>, to: Subscriber, from: Option<u32>, now: Time, out: &mut Outbox) {
+        if to.options.no_local && from == Some(to.session) {
+            return; // [MQTT-3.8.3-3]
+        }
+        let retain = to.options.retain_as_published && publication.retain; // [MQTT-3.3.1-12], [MQTT-3.3.1-13]
+        self.offer(publication, to, retain, 0, now, out);
+    }
+
+    /// Permit → deliver, for live messages and the replay of retained ones (`extra` more of them may wait).
+    pub(super) fn offer(
+        &mut self,
+        publication: &mut Publication<'_>,
+        to: Subscriber,
+        retain: bool,
+        extra: usize,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        if self.has_acl {
+            let Some(session) = self.sessions.get(to.session) else { return };
+            if !self.permits(&session.identity, publication.topic, Access::Read) {
+                return;
+            }
+        }
+        let conf = &*self.settings.conf;
+        let Some(session) = self.sessions.get_mut(to.session) else { return };
+        let qos = if conf.upgrade_outgoing_qos { to.options.qos } else { publication.qos.min(to.options.qos) };
+        let terms = Terms { limits: &conf.limits, queue_qos0: conf.queue_qos0_messages, extra };
+        let before = out.effects.len();
+        let durable = self.persists && session.is_durable() && qos != Qos::AtMostOnce;
+        let outcome = if let Some(mount_point) = session.mount_point.as_deref() {
+            let Some(topic) = publication.topic.strip_prefix(mount_point) else { return };
+            let mut unmounted = Publication::new(topic, publication.payload, publication.properties);
+            unmounted.qos = publication.qos;
+            unmounted.retain = publication.retain;
+            unmounted.expires_at = publication.expires_at;
+            unmounted.publisher = publication.publisher;
+            session.offer(&mut unmounted, (qos, retain, to.identifier), terms, now, out)
+        } else {
+            session.offer(publication, (qos, retain, to.identifier), terms, now, out)
+        };
+        match outcome {
+            Offer::Sent => self.counters.publish_sent(publication.payload.len()),
+            Offer::Queued | Offer::Discarded => {}
+            Offer::Dropped => {
+                self.counters.publish_dropped += 1;
+                if !session.is_dropping {
+                    session.is_dropping = true;
+                    out.note(Notice::Dropping { client_id: session.identity.client_id.to_string() });
+                }
+            }
+        }
+        if durable && matches!(outcome, Offer::Sent | Offer::Queued) {
+            // The record stands before the bytes that depend on it.
+            let delivery = super::message::Delivery { message: publication.keep(), qos, retain, subscription_identifier: to.identifier };
+            let client_id = session.identity.client_id.clone();
+            out.effects.insert(before, Effect::Persist(Record::Queued { client_id, delivery }));
+        }
+    }
+}
+
+/// Round robin among a share's members; those who are connected go first, so that nobody's queue fills while another could work.
+fn next_member(group: &mut ShareGroup, is_connected: impl Fn(u32) -> bool) -> Option<Subscriber> {
+    let count = group.members.len();
+    let at = (0..count)
+        .map(|step| (group.turn + step) % count)
+        .find(|at| group.members.get(*at).is_some_and(|member| is_connected(member.session)));
+    let at = at.unwrap_or(group.turn % count.max(1));
+    group.turn = at + 1;
+    group.members.get(at).copied()
+}

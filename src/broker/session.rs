@@ -1,0 +1,216 @@
+//! Session State (4.1) and what is offered to a session's client.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::in_flight::{Awaiting, Outgoing};
+use super::interface::{ConnectionId, Effect, Outbox, Time};
+use super::message::{Delivery, Encoded, Form, Identity, Message, Publication};
+use super::will::Will;
+use crate::conf::Limits;
+use crate::mqtt::{ProtocolVersion, Qos, SubscriptionOptions};
+
+/// A session that never expires (3.1.2.11.2).
+pub(super) const NEVER: u32 = u32::MAX;
+
+/// The connected client's side of a session.
+#[derive(Debug)]
+pub(super) struct Wire {
+    pub(super) connection: ConnectionId,
+    pub(super) v5: bool,
+    /// The driver holds enough bytes for this connection already.
+    pub(super) congested: bool,
+    /// The client's Maximum Packet Size in bytes.
+    pub(super) packet_size_max: u32,
+}
+
+/// A Subscription of this session, under its filter as sent (with `$share/…` and mount point).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) options: SubscriptionOptions,
+    pub(super) identifier: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) identity: Arc<Identity>,
+    pub(super) version: ProtocolVersion,
+    pub(super) wire: Option<Wire>,
+    /// Seconds that the session outlives its connection; 0 ends with it.
+    pub(super) expiry_secs: u32,
+    /// Set while nobody is connected and the session will end by itself.
+    pub(super) expires_at: Option<Time>,
+    pub(super) subscriptions: BTreeMap<Box<str>, Held>,
+    pub(super) outgoing: Outgoing,
+    /// QoS 2 messages that wait for their PUBREL, by Packet Identifier.
+    pub(super) incoming: BTreeMap<u16, Arc<Message>>,
+    pub(super) will: Option<Box<Will>>,
+    /// Set while a will waits for its Will Delay Interval.
+    pub(super) will_at: Option<Time>,
+    /// Part of the listener's `mount_point` that is taken off topics sent to this client.
+    pub(super) mount_point: Option<Box<str>>,
+    pub(super) max_qos: Qos,
+    /// Messages were dropped since the client connected; said once.
+    pub(super) is_dropping: bool,
+}
+
+/// What became of an offered message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offer {
+    Sent,
+    Queued,
+    /// Too large for this client, or a QoS 0 message for an absent one: as if delivered.
+    Discarded,
+    /// A limit was reached.
+    Dropped,
+}
+
+/// What decides about an offer besides session and message.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms<'a> {
+    pub(super) limits: &'a Limits,
+    pub(super) queue_qos0: bool,
+    /// Messages that may wait beyond `max_queued_messages`, for a replay of retained messages.
+    pub(super) extra: usize,
+}
+
+impl Session {
+    /// A durable session outlives its connection.
+    pub(super) fn is_durable(&self) -> bool {
+        self.expiry_secs > 0
+    }
+
+    fn has_room(&self, terms: Terms<'_>) -> bool {
+        let window = if self.wire.is_some() { usize::from(self.outgoing.window) } else { 0 };
+        let messages = terms.limits.queued_messages.is_none_or(|max| self.outgoing.queue.len() < max as usize + window + terms.extra);
+        messages && terms.limits.queued_bytes.is_none_or(|max| self.outgoing.queued_bytes < max)
+    }
+
+    /// Sends, queues or drops one message for this session.
+    pub(super) fn offer(
+        &mut self,
+        publication: &mut Publication<'_>,
+        (qos, retain, subscription_identifier): (Qos, bool, u32),
+        terms: Terms<'_>,
+        now: Time,
+        out: &mut Outbox,
+    ) -> Offer {
+        let qos = qos.min(self.max_qos);
+        let can_send = match &self.wire {
+            None => {
+                if qos == Qos::AtMostOnce && !terms.queue_qos0 {
+                    return Offer::Discarded;
+                }
+                false
+            }
+            Some(wire) => !wire.congested && self.outgoing.queue.is_empty(),
+        };
+        if can_send && qos == Qos::AtMostOnce {
+            let Some(wire) = &self.wire else { return Offer::Discarded };
+            let form = Form { v5: wire.v5, dup: false, qos, retain, subscription_identifier };
+            let encoded = publication.encode(form, now, out);
+            return send(wire, encoded, None, out);
+        }
+        if can_send && self.outgoing.has_window(terms.limits.inflight_bytes) {
+            return self.launch(publication, Delivery { message: publication.keep(), qos, retain, subscription_identifier }, now, out);
+        }
+        if !self.has_room(terms) {
+            return Offer::Dropped;
+        }
+        self.outgoing.enqueue(Delivery { message: publication.keep(), qos, retain, subscription_identifier });
+        Offer::Queued
+    }
+
+    /// Puts a QoS 1 or 2 message in flight and sends it.
+    fn launch(&mut self, publication: &mut Publication<'_>, delivery: Delivery, now: Time, out: &mut Outbox) -> Offer {
+        let Some(wire) = &self.wire else { return Offer::Discarded };
+        let form = Form {
+            v5: wire.v5,
+            dup: false,
+            qos: delivery.qos,
+            retain: delivery.retain,
+            subscription_identifier: delivery.subscription_identifier,
+        };
+        let encoded = publication.encode(form, now, out);
+        if encoded.end - encoded.start > wire.packet_size_max {
+            // Not sent, and treated as if it had been completed [MQTT-3.1.2-25].
+            return Offer::Discarded;
+        }
+        let packet_id = self.outgoing.send(delivery);
+        send(wire, encoded, Some(packet_id), out)
+    }
+
+    /// Sends what waits, as far as window and socket allow. Gives the number of messages sent.
+    pub(super) fn pump(&mut self, inflight_bytes: Option<u64>, now: Time, out: &mut Outbox) -> u64 {
+        let mut sent = 0;
+        while self.wire.as_ref().is_some_and(|wire| !wire.congested) {
+            let Some(next) = self.outgoing.queue.front() else { break };
+            if next.qos != Qos::AtMostOnce && !self.outgoing.has_window(inflight_bytes) {
+                break;
+            }
+            let Some(delivery) = self.outgoing.dequeue() else { break };
+            if delivery.message.is_expired(now) {
+                continue;
+            }
+            let message = Arc::clone(&delivery.message);
+            let mut publication = Publication::of(&message);
+            let outcome = if delivery.qos == Qos::AtMostOnce {
+                let Some(wire) = &self.wire else { break };
+                let form = Form {
+                    v5: wire.v5,
+                    dup: false,
+                    qos: delivery.qos,
+                    retain: delivery.retain,
+                    subscription_identifier: delivery.subscription_identifier,
+                };
+                let encoded = publication.encode(form, now, out);
+                send(wire, encoded, None, out)
+            } else {
+                self.launch(&mut publication, delivery, now, out)
+            };
+            sent += u64::from(outcome == Offer::Sent);
+            if out.arena.len() > PUMP_BYTES_MAX {
+                // The driver says `Drained` when it wants more.
+                if let Some(wire) = &mut self.wire {
+                    wire.congested = true;
+                    out.effects.push(Effect::WhenDrained { connection: wire.connection });
+                }
+            }
+        }
+        sent
+    }
+
+    /// After a reconnect: everything in flight again, in its order, with its Packet Identifiers and DUP set `[MQTT-4.4.0-1]`.
+    pub(super) fn resend(&mut self, now: Time, out: &mut Outbox) {
+        let Some(wire) = &self.wire else { return };
+        for entry in &mut self.outgoing.in_flight {
+            if entry.awaiting == Awaiting::Pubcomp {
+                super::reply::pubrel(wire, entry.packet_id, out);
+                continue;
+            }
+            let delivery = &entry.delivery;
+            let form = Form {
+                v5: wire.v5,
+                dup: true,
+                qos: delivery.qos,
+                retain: delivery.retain,
+                subscription_identifier: delivery.subscription_identifier,
+            };
+            let message = Arc::clone(&delivery.message);
+            let encoded = Publication::of(&message).encode(form, now, out);
+            send(wire, encoded, Some(entry.packet_id), out);
+        }
+    }
+}
+
+/// Bytes that one pump may lay into the arena before it lets the driver write them.
+const PUMP_BYTES_MAX: usize = 256 << 10;
+
+fn send(wire: &Wire, encoded: Encoded, packet_id: Option<crate::mqtt::PacketId>, out: &mut Outbox) -> Offer {
+    if encoded.end - encoded.start > wire.packet_size_max {
+        return Offer::Discarded;
+    }
+    let packet_id = encoded.packet_id_at.zip(packet_id);
+    out.effects.push(Effect::Send { connection: wire.connection, start: encoded.start, end: encoded.end, packet_id });
+    Offer::Sent
+}
