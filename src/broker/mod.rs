@@ -1,6 +1,6 @@
 //! The machine: sessions, routing, retained messages, wills, `$SYS`. Sans-IO: no clock, socket, file, tokio or randomness in here.
 //! One [`Broker`] is one shard. `handle(now, input, out)` changes it and appends effects, which the driver performs in order.
-#![warn(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
+#![warn(clippy::unwrap_used)]
 
 mod connection;
 mod deadlines;
@@ -135,7 +135,7 @@ impl Broker {
             Input::Reconfigured { settings } => self.reconfigured(settings, now, out),
             // The store that counts is not there yet; acknowledgements do not wait.
             Input::Stored { count: _ } => {}
-            Input::FromShard { from, message } => self.from_shard(from, message, now, out),
+            Input::FromShard { from, message } => self.hear_shard(from, message, now, out),
             Input::DeadlineReached => self.deadline_reached(now, out),
             Input::DumpSubscriptions => self.dump_subscriptions(out),
             Input::Shutdown => self.shutdown(out),

@@ -112,7 +112,8 @@ impl Session {
             return send(wire, encoded, None, out);
         }
         if can_send && self.outgoing.has_window(terms.limits.inflight_bytes) {
-            return self.launch(publication, Delivery { message: publication.keep(), qos, retain, subscription_identifier }, now, out);
+            let delivery = Delivery { message: publication.keep(), qos, retain, subscription_identifier };
+            return self.launch(publication, delivery, now, out);
         }
         if !self.has_room(terms) {
             return Offer::Dropped;

@@ -150,7 +150,7 @@ impl Broker {
         self.permits(publisher, &message.topic, Access::Write)
     }
 
-    pub(super) fn from_shard(&mut self, from: ShardId, message: ShardMessage, now: Time, out: &mut Outbox) {
+    pub(super) fn hear_shard(&mut self, from: ShardId, message: ShardMessage, now: Time, out: &mut Outbox) {
         match message {
             ShardMessage::Interested { interest, token } => {
                 let filter = interest.filter.clone();

@@ -52,10 +52,10 @@ impl Broker {
         let Some(session) = self.sessions.get(key) else { return };
         let identity = Arc::clone(&session.identity);
         if self.settings.conf.limits.payload_size.is_some_and(|max| payload.len() > max as usize) {
-            return self.decline(id, version, qos, packet_id, ReasonCode::PacketTooLarge, out);
+            return decline(id, version, qos, packet_id, ReasonCode::PacketTooLarge, out);
         }
         if !self.may_publish(&identity, &topic) || topic.starts_with("$CONTROL/") {
-            return self.decline(id, version, qos, packet_id, ReasonCode::NotAuthorized, out);
+            return decline(id, version, qos, packet_id, ReasonCode::NotAuthorized, out);
         }
         let expires_at = take_expiry(&mut properties, now);
         let expires_at = if retain { self.cap_retained_expiry(expires_at, now) } else { expires_at };
@@ -109,24 +109,6 @@ impl Broker {
             session.incoming.insert(packet_id.get(), message);
         }
         reply::packet(id, version, &Packet::Pubrec(reply::ack(packet_id, ReasonCode::Success)), out); // [MQTT-4.3.3-8]
-    }
-
-    /// Acknowledged and dropped: version 5 learns why `[MQTT-3.3.5-2]`, version 3 cannot.
-    fn decline(
-        &mut self,
-        id: ConnectionId,
-        version: ProtocolVersion,
-        qos: Qos,
-        packet_id: Option<PacketId>,
-        reason: ReasonCode,
-        out: &mut Outbox,
-    ) {
-        let reason = if version == ProtocolVersion::V5 { reason } else { ReasonCode::Success };
-        if let Some(packet_id) = packet_id {
-            let ack = reply::ack(packet_id, reason);
-            let packet = if qos == Qos::ExactlyOnce { Packet::Pubrec(ack) } else { Packet::Puback(ack) };
-            reply::packet(id, version, &packet, out);
-        }
     }
 
     /// Stores a new Topic Alias, or finds the Topic Name of a known one (3.3.2.3.4).
@@ -183,4 +165,14 @@ fn take_expiry(properties: &mut Properties, now: Time) -> Option<Time> {
 
 fn is_same(kept: &Message, publication: &Publication<'_>) -> bool {
     *kept.topic == *publication.topic && *kept.payload == *publication.payload
+}
+
+/// Acknowledged and dropped: version 5 learns why `[MQTT-3.3.5-2]`, version 3 cannot.
+fn decline(id: ConnectionId, version: ProtocolVersion, qos: Qos, packet_id: Option<PacketId>, reason: ReasonCode, out: &mut Outbox) {
+    let reason = if version == ProtocolVersion::V5 { reason } else { ReasonCode::Success };
+    if let Some(packet_id) = packet_id {
+        let ack = reply::ack(packet_id, reason);
+        let packet = if qos == Qos::ExactlyOnce { Packet::Pubrec(ack) } else { Packet::Puback(ack) };
+        reply::packet(id, version, &packet, out);
+    }
 }
