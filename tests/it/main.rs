@@ -17,4 +17,5 @@ mod logging;
 mod packets;
 mod passwd;
 mod repair;
+mod shards;
 mod supervisor;
