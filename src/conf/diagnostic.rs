@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::logging::LogType;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     Notice,
@@ -20,6 +22,23 @@ pub struct Diagnostic {
     pub message: String,
     /// The near miss or the next step.
     pub hint: Option<String>,
+}
+
+impl Diagnostic {
+    /// As mosquitto logs it: `Error: MESSAGE HINT` and then `Error found at FILE:LINE.`, `Warning: …`, or the bare notice.
+    pub fn log_lines(&self) -> Vec<(LogType, String)> {
+        let (log_type, prefix) = match self.severity {
+            Severity::Error => (LogType::Error, "Error: "),
+            Severity::Warning => (LogType::Warning, "Warning: "),
+            Severity::Notice => (LogType::Notice, ""),
+        };
+        let hint = self.hint.as_ref().map(|hint| format!(" {hint}")).unwrap_or_default();
+        let mut lines = vec![(log_type, format!("{prefix}{}{hint}", self.message))];
+        if let (Severity::Error, Some(file), Some(line)) = (self.severity, &self.file, self.line) {
+            lines.push((LogType::Error, format!("Error found at {}:{line}.", file.display())));
+        }
+        lines
+    }
 }
 
 impl fmt::Display for Diagnostic {

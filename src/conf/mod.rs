@@ -1,13 +1,23 @@
 //! mosquitto.conf (and darner.toml and the environment) → one typed [`Conf`]. Pure but for [`files::ReadFiles`].
 
 pub mod diagnostic;
+mod draft;
+mod environment;
 pub mod files;
+mod finish;
+mod near;
+pub mod options;
+mod plugins;
+mod resolve;
+mod special;
+mod syntax;
+mod value;
 
 use std::path::{Path, PathBuf};
 
 use crate::logging::LogType;
 use crate::mqtt::{ProtocolVersion, Qos};
-use diagnostic::Diagnostic;
+use diagnostic::{Diagnostic, Severity};
 use files::ReadFiles;
 
 /// What a configuration means, resolved: every default applied, every rule between options checked.
@@ -19,7 +29,8 @@ pub struct Conf {
     pub listeners: Vec<Listener>,
     pub local_only: bool,
     pub per_listener_settings: bool,
-    /// One entry, or one per listener under `per_listener_settings`; `Listener::security` indexes it.
+    /// One entry, plus one for each listener with options of its own, or one per listener under `per_listener_settings`;
+    /// `Listener::security` indexes it.
     pub security: Vec<Security>,
     pub log: LogConf,
     pub persistence: Persistence,
@@ -119,7 +130,8 @@ pub struct Persistence {
     pub autosave_on_changes: bool,
     /// Seconds after which the session of an absent client ends; `None` is never.
     pub client_expiration_secs: Option<u64>,
-    /// Seconds (`retain_expiry_interval`); `None` is never.
+    /// Seconds between sweeps for retained messages whose own Message Expiry Interval has passed (`retain_expiry_interval`); `None`
+    /// notices them only when they are asked for.
     pub retain_expiry_secs: Option<u64>,
 }
 
@@ -255,15 +267,31 @@ pub struct CommandLine {
     pub quiet: bool,
 }
 
+impl CommandLine {
+    /// Most ports that `-p` may give.
+    pub const PORTS_MAX: usize = 10;
+}
+
 impl Conf {
     /// Reads and resolves `path` (`None`: the defaults), its `include_dir`s and the `DARNER_*` environment given in `environment`.
     /// All errors are reported at once.
     pub fn load(
-        _files: &dyn ReadFiles,
-        _path: Option<&Path>,
-        _command_line: &CommandLine,
-        _environment: &[(String, String)],
+        files: &dyn ReadFiles,
+        path: Option<&Path>,
+        command_line: &CommandLine,
+        environment: &[(String, String)],
     ) -> Result<Self, Vec<Diagnostic>> {
-        todo!()
+        let mut reader = resolve::Reader::new(files);
+        if let Some(path) = path {
+            reader.file(path);
+        }
+        let resolve::Reader { draft, mut diagnostics, .. } = reader;
+        let mut conf = finish::finish(draft, path, command_line, &mut diagnostics);
+        environment::apply(files, path, environment, &mut conf, &mut diagnostics);
+        if diagnostics.iter().any(|found| found.severity == Severity::Error) {
+            return Err(diagnostics);
+        }
+        conf.diagnostics = diagnostics;
+        Ok(conf)
     }
 }

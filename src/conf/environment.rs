@@ -1,0 +1,86 @@
+//! `darner.toml` beside mosquitto.conf (or where `DARNER_CONFIG` points) and the `DARNER_*` environment, which goes before it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::Conf;
+use super::diagnostic::{Diagnostic, Severity};
+use super::files::ReadFiles;
+use super::near::near;
+
+/// Keys of darner.toml.
+const KEYS: &[&str] = &["log_format", "engine", "shards"];
+
+fn error(file: Option<&Path>, line: Option<usize>, message: String, hint: Option<String>) -> Diagnostic {
+    Diagnostic { severity: Severity::Error, file: file.map(Path::to_owned), line, message, hint }
+}
+
+/// Reads both into `conf`.
+pub(super) fn apply(
+    files: &dyn ReadFiles,
+    source: Option<&Path>,
+    environment: &[(String, String)],
+    conf: &mut Conf,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    let variable =
+        |name: &str| environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty());
+    let named = variable("DARNER_CONFIG").map(PathBuf::from);
+    let beside = source.and_then(Path::parent).map(|folder| folder.join("darner.toml"));
+    if let Some(path) = named.as_deref().or(beside.as_deref()) {
+        match files.read(path) {
+            Ok(bytes) => toml(path, &bytes, conf, diagnostics),
+            Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => {}
+            Err(reason) => {
+                let hint = named.is_some().then(|| "DARNER_CONFIG names it.".to_owned());
+                diagnostics.push(error(None, None, format!("Unable to open config file {} ({reason}).", path.display()), hint));
+            }
+        }
+    }
+    match variable("DARNER_LOG_FORMAT") {
+        None => {}
+        Some("json") => conf.log.json = true,
+        Some("text") => conf.log.json = false,
+        Some(other) => {
+            let message = format!("Invalid DARNER_LOG_FORMAT value ({}).", other.escape_debug());
+            diagnostics.push(error(None, None, message, Some("Write text or json.".into())));
+        }
+    }
+}
+
+fn toml(path: &Path, bytes: &[u8], conf: &mut Conf, diagnostics: &mut Vec<Diagnostic>) {
+    let text = String::from_utf8_lossy(bytes);
+    let table: toml::Table = match text.parse() {
+        Ok(table) => table,
+        Err(reason) => {
+            let line = reason.span().map(|span| text.bytes().take(span.start).filter(|byte| *byte == b'\n').count() + 1);
+            diagnostics.push(error(Some(path), line, reason.message().to_owned(), None));
+            return;
+        }
+    };
+    for (key, value) in &table {
+        let line =
+            text.lines().position(|line| line.trim_start().trim_start_matches(['"', '[']).starts_with(key.as_str())).map(|index| index + 1);
+        let fault = match (key.as_str(), value) {
+            ("log_format", toml::Value::String(word)) if word == "json" || word == "text" => {
+                conf.log.json = word == "json";
+                continue;
+            }
+            ("log_format", _) => (format!("Invalid log_format value ({value})."), Some("Write \"text\" or \"json\".".into())),
+            ("engine", toml::Value::String(word)) if word == "core" => continue,
+            ("engine", _) => {
+                (format!("Invalid engine value ({value})."), Some("This version of darner has the engine \"core\" only.".into()))
+            }
+            ("shards", toml::Value::Integer(1)) => continue,
+            ("shards", _) => (format!("Invalid shards value ({value})."), Some("This version of darner runs 1 shard.".into())),
+            _ => {
+                let hint = near(key, KEYS.iter().copied()).map_or_else(
+                    || format!("Known keys: {}. Broker options belong in mosquitto.conf.", KEYS.join(", ")),
+                    |name| format!("Did you mean `{name}`?"),
+                );
+                (format!("Unknown key \"{}\".", key.escape_debug()), Some(hint))
+            }
+        };
+        diagnostics.push(error(Some(path), line, fault.0, fault.1));
+    }
+}

@@ -1,0 +1,146 @@
+//! Draft → [`Conf`]: the default listener, defaults that depend on other options, rules between listeners.
+
+use std::path::{Path, PathBuf};
+
+use super::diagnostic::{Diagnostic, Severity};
+use super::draft::{Draft, ListenerDraft, SecurityDraft};
+use super::value::LOG_TYPES;
+use super::{CommandLine, Conf, Listener, LogDestination, Protocol, SocketDomain};
+
+fn found(severity: Severity, at: Option<(&Path, usize)>, message: String, hint: Option<String>) -> Diagnostic {
+    Diagnostic { severity, file: at.map(|(file, _)| file.to_owned()), line: at.map(|(_, line)| line), message, hint }
+}
+
+/// Applies what stands between the lines. Findings are added to `diagnostics`.
+pub(super) fn finish(mut draft: Draft, source: Option<&Path>, command_line: &CommandLine, diagnostics: &mut Vec<Diagnostic>) -> Conf {
+    let mut conf = std::mem::take(&mut draft.conf);
+    conf.source = source.map(Path::to_owned);
+    conf.local_only = draft.listeners.is_empty() && !draft.default_is_open;
+    if let Some(types) = draft.log_types.take() {
+        conf.log.types = types;
+    }
+    if let Some(destinations) = draft.log_destinations.take() {
+        conf.log.destinations = destinations;
+    }
+    if command_line.verbose {
+        conf.log.types = LOG_TYPES.iter().map(|(_, log_type)| *log_type).collect();
+    }
+    if command_line.quiet {
+        conf.log.destinations = vec![LogDestination::None];
+    }
+    if command_line.ports.len() > CommandLine::PORTS_MAX {
+        let message = format!("Only {} ports can be specified on the command line.", CommandLine::PORTS_MAX);
+        diagnostics.push(found(Severity::Error, None, message, None));
+    }
+    let listeners = listeners(&mut draft, conf.local_only, command_line, diagnostics);
+    security(&mut conf, &draft.security, listeners);
+    if conf.persistence.enabled {
+        diagnostics.push(found(
+            Severity::Warning,
+            None,
+            "persistence is on, but this version of darner keeps sessions and retained messages in memory only: they do not survive a restart."
+                .into(),
+            None,
+        ));
+    }
+    conf
+}
+
+fn listeners(draft: &mut Draft, local_only: bool, command_line: &CommandLine, diagnostics: &mut Vec<Diagnostic>) -> Vec<ListenerDraft> {
+    let default = std::mem::take(&mut draft.default_listener);
+    let mut listeners = std::mem::take(&mut draft.listeners);
+    if local_only {
+        let ports = if command_line.ports.is_empty() { vec![default.listener.port] } else { command_line.ports.clone() };
+        for port in ports {
+            listeners.push(ListenerDraft { listener: Listener { port, ..default.listener.clone() }, ..default.clone() });
+        }
+        return listeners;
+    }
+    if !command_line.ports.is_empty() {
+        let message = "-p is ignored: the configuration file has a listener.";
+        diagnostics.push(found(Severity::Notice, None, message.into(), None));
+    }
+    let opened_by = draft.default_opened_by.take();
+    if draft.default_is_open || opened_by.is_some() {
+        if let (false, Some((name, file, line))) = (draft.default_is_open, &opened_by) {
+            diagnostics.push(found(
+                Severity::Warning,
+                Some((file, *line)),
+                format!("{name} stands before the first `listener`, and so opens the default listener on port 1883, as in mosquitto."),
+                Some("Move it below the listener that it is meant for.".into()),
+            ));
+        }
+        let at = default.at.clone().or(opened_by.map(|(_, file, line)| (file, line)));
+        listeners.push(ListenerDraft { at, ..default });
+    } else {
+        for (name, file, line) in &draft.default_security {
+            diagnostics.push(found(
+                Severity::Warning,
+                Some((file, *line)),
+                format!("{name} stands before the first `listener` under per_listener_settings, so it applies to no listener."),
+                Some("Move it below the listener that it is meant for.".into()),
+            ));
+        }
+    }
+    same_address(&listeners, diagnostics);
+    listeners
+}
+
+/// Two listeners of one address: mosquitto fails when it binds the second.
+fn same_address(listeners: &[ListenerDraft], diagnostics: &mut Vec<Diagnostic>) {
+    fn families(listener: &Listener) -> [bool; 2] {
+        [listener.socket_domain != SocketDomain::Ipv6, listener.socket_domain != SocketDomain::Ipv4]
+    }
+    let same = |a: &Listener, b: &Listener| {
+        let overlap = families(a).iter().zip(families(b)).any(|(a, b)| *a && b);
+        match (&a.unix_path, &b.unix_path) {
+            (Some(a), Some(b)) => a == b,
+            (None, None) => a.port == b.port && a.host == b.host && a.bind_interface == b.bind_interface && overlap,
+            _ => false,
+        }
+    };
+    for (index, second) in listeners.iter().enumerate() {
+        let Some(at) = &second.at else { continue };
+        let earlier = listeners.iter().take(index).filter(|first| first.at.is_some()).find(|first| same(&first.listener, &second.listener));
+        if let Some(first) = earlier {
+            let place = |at: &(PathBuf, usize)| format!("{}:{}", at.0.display(), at.1);
+            let what = match &second.listener.unix_path {
+                Some(path) => path.display().to_string(),
+                None => format!("port {}", second.listener.port),
+            };
+            let other = first.at.as_ref().map(place).unwrap_or_default();
+            diagnostics.push(found(
+                Severity::Error,
+                Some((&at.0, at.1)),
+                format!("Two listeners use {what}; the other one is opened at {other}."),
+                Some("Give one of them another port or address, or remove it.".into()),
+            ));
+        }
+    }
+}
+
+/// One entry for all, or one per listener where they differ.
+fn security(conf: &mut Conf, global: &SecurityDraft, listeners: Vec<ListenerDraft>) {
+    let anonymous = conf.local_only;
+    if !conf.per_listener_settings {
+        conf.security.push(global.resolve(anonymous));
+    }
+    for draft in listeners {
+        let mut listener = draft.listener;
+        listener.protocol = Protocol::Mqtt;
+        if conf.per_listener_settings {
+            listener.security = conf.security.len();
+            // A `global_plugin` line reaches every listener that says nothing itself.
+            let plugins = SecurityDraft {
+                password_file: global.password_file.clone(),
+                acl_file: global.acl_file.clone(),
+                ..SecurityDraft::default()
+            };
+            conf.security.push(draft.own.over(&draft.security).over(&plugins).resolve(anonymous));
+        } else if draft.own != SecurityDraft::default() {
+            listener.security = conf.security.len();
+            conf.security.push(draft.own.over(global).resolve(anonymous));
+        }
+        conf.listeners.push(listener);
+    }
+}
