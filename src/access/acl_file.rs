@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::Access;
 use crate::conf::diagnostic::{Diagnostic, Severity};
+use crate::mqtt::topic_filter;
 
 /// The rules of one ACL file. No rule at all denies everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -173,20 +174,15 @@ fn split_word(text: &str) -> (&str, &str) {
     text.split_once([' ', '\t']).map_or((text, ""), |(word, rest)| (word, rest.trim_start()))
 }
 
+/// `$share/…` names no topic.
 fn is_valid_filter(filter: &str) -> bool {
-    let mut levels = filter.split('/').peekable();
-    while let Some(level) = levels.next() {
-        if level.contains(['+', '#']) && level.len() > 1 || level == "#" && levels.peek().is_some() {
-            return false;
-        }
-    }
-    !filter.is_empty() && filter.len() <= 65535 && !filter.contains('\0')
+    !filter.contains('\0') && topic_filter::parse(filter).is_some_and(|parsed| parsed.share_name.is_none())
 }
 
 /// Whether `topic` is matched by `filter`, in which the levels `%c` and `%u` stand for `identity` if there is one. An allowing entry
 /// (`strict`) is not matched by a name that is more than one level, or that would name a `$` tree: the client chooses it.
 fn matches(filter: &str, topic: &str, identity: Option<Identity<'_>>, strict: bool) -> bool {
-    let Some(identity) = identity else { return levels_match(filter.split('/'), topic) };
+    let Some(identity) = identity else { return topic_filter::matches(filter, topic) };
     let (mut client_id, mut username) = (false, false);
     for level in filter.split('/') {
         client_id |= level == "%c";
@@ -208,6 +204,7 @@ fn matches(filter: &str, topic: &str, identity: Option<Identity<'_>>, strict: bo
     levels_match(filter.split('/').flat_map(|level| substituted(level).split('/')), topic)
 }
 
+/// As [`topic_filter::matches`], for a filter that is nowhere in one piece.
 fn levels_match<'a>(filter: impl Iterator<Item = &'a str>, topic: &str) -> bool {
     let mut topic_levels = topic.split('/');
     for (index, level) in filter.enumerate() {

@@ -33,8 +33,11 @@ impl LoadError {
     }
 }
 
-/// One pair for each of `conf.security`; `None` where no file is named. Broken password entries are among the diagnostics.
-pub fn load(files: &dyn ReadFiles, conf: &Conf) -> Result<(Vec<(Option<Passwords>, Option<Acl>)>, Vec<Diagnostic>), LoadError> {
+/// What one of `conf.security` names: `None` where it names no file.
+pub type Tables = (Option<Passwords>, Option<Acl>);
+
+/// One pair for each of `conf.security`. Broken password entries are among the diagnostics.
+pub fn load(files: &dyn ReadFiles, conf: &Conf) -> Result<(Vec<Tables>, Vec<Diagnostic>), LoadError> {
     let mut tables = Vec::new();
     let mut diagnostics = Vec::new();
     let (mut unreadable, mut bad_acl) = (false, false);

@@ -6,7 +6,7 @@ pub mod password_file;
 pub mod password_hash;
 
 pub use acl_file::Acl;
-pub use load::{LoadError, load};
+pub use load::{LoadError, Tables, load};
 pub use password_file::Passwords;
 
 /// Kinds of access that an ACL file distinguishes.

@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
     }
 
     /// Published vectors: FIPS 180-4's "abc" and the PBKDF2-HMAC-SHA512 vectors that follow RFC 6070's inputs.
