@@ -27,6 +27,8 @@ pub(super) struct Outgoing {
     /// In the order of sending, which is the order of resending `[MQTT-4.6.0-1]`.
     pub(super) in_flight: VecDeque<InFlight>,
     pub(super) queue: VecDeque<Delivery>,
+    /// QoS 0 messages for a connected client whose socket is full: they need no window, so they do not stand behind those that do.
+    pub(super) queue_qos0: VecDeque<Delivery>,
     /// How many may be in flight: the smaller of `max_inflight_messages` and the client's Receive Maximum.
     pub(super) window: u16,
     pub(super) queued_bytes: u64,
@@ -36,7 +38,15 @@ pub(super) struct Outgoing {
 
 impl Default for Outgoing {
     fn default() -> Self {
-        Self { in_flight: VecDeque::new(), queue: VecDeque::new(), window: 20, queued_bytes: 0, in_flight_bytes: 0, last_packet_id: 0 }
+        Self {
+            in_flight: VecDeque::new(),
+            queue: VecDeque::new(),
+            queue_qos0: VecDeque::new(),
+            window: 20,
+            queued_bytes: 0,
+            in_flight_bytes: 0,
+            last_packet_id: 0,
+        }
     }
 }
 
@@ -81,25 +91,46 @@ impl Outgoing {
         true
     }
 
-    pub(super) fn enqueue(&mut self, delivery: Delivery) {
-        self.queued_bytes += delivery.message.bytes();
-        self.queue.push_back(delivery);
+    /// Messages that wait without being in flight.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.len() + self.queue_qos0.len()
     }
 
-    pub(super) fn dequeue(&mut self) -> Option<Delivery> {
-        let delivery = self.queue.pop_front()?;
+    pub(super) fn enqueue(&mut self, delivery: Delivery, connected: bool) {
+        self.queued_bytes += delivery.message.bytes();
+        if connected && delivery.qos == Qos::AtMostOnce {
+            self.queue_qos0.push_back(delivery);
+        } else {
+            self.queue.push_back(delivery);
+        }
+    }
+
+    /// What may be sent next: QoS 0 at once, the rest as far as the window goes.
+    pub(super) fn dequeue(&mut self, bytes_max: Option<u64>) -> Option<Delivery> {
+        let next_is_free = self.queue.front().is_some_and(|next| next.qos == Qos::AtMostOnce);
+        let from_queue = if next_is_free || self.has_window(bytes_max) { self.queue.pop_front() } else { None };
+        let delivery = from_queue.or_else(|| self.queue_qos0.pop_front())?;
         self.queued_bytes = self.queued_bytes.saturating_sub(delivery.message.bytes());
-        if self.queue.is_empty() {
+        if self.queue.is_empty() && self.queue_qos0.is_empty() {
             // An absent reader may have left room for a thousand.
             self.queue.shrink_to(8);
+            self.queue_qos0.shrink_to(8);
         }
         Some(delivery)
+    }
+
+    /// The connection is gone, and with it what was only for it.
+    pub(super) fn disconnected(&mut self) {
+        for delivery in std::mem::take(&mut self.queue_qos0) {
+            self.queued_bytes = self.queued_bytes.saturating_sub(delivery.message.bytes());
+        }
     }
 
     /// Keeps only the queued messages that pass.
     pub(super) fn retain_queue(&mut self, mut keep: impl FnMut(&Delivery) -> bool) {
         self.queue.retain(|delivery| keep(delivery));
-        self.queued_bytes = self.queue.iter().map(|delivery| delivery.message.bytes()).sum();
+        self.queue_qos0.retain(|delivery| keep(delivery));
+        self.queued_bytes = self.queue.iter().chain(&self.queue_qos0).map(|delivery| delivery.message.bytes()).sum();
     }
 }
 

@@ -108,6 +108,11 @@ pub enum Input<'a> {
         message: ShardMessage,
     },
     DeadlineReached,
+    /// A log line to publish under `$SYS/broker/log/LETTER` (`log_dest topic`). The driver must not log what this causes.
+    Log {
+        letter: char,
+        line: &'a str,
+    },
     /// SIGUSR2: log the subscription tree.
     DumpSubscriptions,
     Shutdown,

@@ -137,6 +137,7 @@ impl Broker {
             Input::Stored { count: _ } => {}
             Input::FromShard { from, message } => self.hear_shard(from, message, now, out),
             Input::DeadlineReached => self.deadline_reached(now, out),
+            Input::Log { letter, line } => self.publish_log_line(letter, line, now, out),
             Input::DumpSubscriptions => self.dump_subscriptions(out),
             Input::Shutdown => self.shutdown(out),
         }

@@ -82,7 +82,7 @@ impl Session {
 
     fn has_room(&self, terms: Terms<'_>) -> bool {
         let window = if self.wire.is_some() { usize::from(self.outgoing.window) } else { 0 };
-        let messages = terms.limits.queued_messages.is_none_or(|max| self.outgoing.queue.len() < max as usize + window + terms.extra);
+        let messages = terms.limits.queued_messages.is_none_or(|max| self.outgoing.waiting() < max as usize + window + terms.extra);
         messages && terms.limits.queued_bytes.is_none_or(|max| self.outgoing.queued_bytes < max)
     }
 
@@ -103,22 +103,23 @@ impl Session {
                 }
                 false
             }
-            Some(wire) => !wire.congested && self.outgoing.queue.is_empty(),
+            Some(wire) => !wire.congested,
         };
-        if can_send && qos == Qos::AtMostOnce {
+        if can_send && qos == Qos::AtMostOnce && self.outgoing.queue_qos0.is_empty() {
             let Some(wire) = &self.wire else { return Offer::Discarded };
             let form = Form { v5: wire.v5, dup: false, qos, retain, subscription_identifier };
             let encoded = publication.encode(form, now, out);
             return send(wire, encoded, None, out);
         }
-        if can_send && self.outgoing.has_window(terms.limits.inflight_bytes) {
+        let may_fly = can_send && qos != Qos::AtMostOnce && self.outgoing.queue.is_empty();
+        if may_fly && self.outgoing.has_window(terms.limits.inflight_bytes) {
             let delivery = Delivery { message: publication.keep(), qos, retain, subscription_identifier };
             return self.launch(publication, delivery, now, out);
         }
         if !self.has_room(terms) {
             return Offer::Dropped;
         }
-        self.outgoing.enqueue(Delivery { message: publication.keep(), qos, retain, subscription_identifier });
+        self.outgoing.enqueue(Delivery { message: publication.keep(), qos, retain, subscription_identifier }, self.wire.is_some());
         Offer::Queued
     }
 
@@ -145,11 +146,7 @@ impl Session {
     pub(super) fn pump(&mut self, inflight_bytes: Option<u64>, now: Time, out: &mut Outbox) -> u64 {
         let mut sent = 0;
         while self.wire.as_ref().is_some_and(|wire| !wire.congested) {
-            let Some(next) = self.outgoing.queue.front() else { break };
-            if next.qos != Qos::AtMostOnce && !self.outgoing.has_window(inflight_bytes) {
-                break;
-            }
-            let Some(delivery) = self.outgoing.dequeue() else { break };
+            let Some(delivery) = self.outgoing.dequeue(inflight_bytes) else { break };
             if delivery.message.is_expired(now) {
                 continue;
             }

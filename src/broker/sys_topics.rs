@@ -125,6 +125,12 @@ impl Broker {
         self.route(&mut Publication::of(&message), None, now, out);
     }
 
+    /// A log line for `$SYS/broker/log/…` (`log_dest topic`), not retained.
+    pub(super) fn publish_log_line(&mut self, letter: char, line: &str, now: Time, out: &mut Outbox) {
+        let topic = format!("$SYS/broker/log/{letter}");
+        self.route(&mut Publication::new(&topic, line.as_bytes(), &[]), None, now, out);
+    }
+
     pub(super) fn sys_topics_due(&mut self, now: Time, out: &mut Outbox) {
         let interval = u64::from(self.settings.conf.sys_interval_secs);
         self.sys_topics.due = None;
@@ -152,7 +158,7 @@ impl Broker {
         for (_, session) in self.sessions.iter().filter(|(_, session)| !session.identity.trusted) {
             view.clients += 1;
             view.connected += u64::from(session.wire.is_some());
-            view.queued += (session.outgoing.queue.len() + session.outgoing.in_flight.len()) as u64;
+            view.queued += (session.outgoing.waiting() + session.outgoing.in_flight.len()) as u64;
             view.queued_bytes += session.outgoing.queued_bytes + session.outgoing.in_flight_bytes;
         }
         let clients = view.clients;

@@ -114,6 +114,7 @@ impl Broker {
         let Some(session) = key.and_then(|key| self.sessions.get_mut(key)) else { return };
         let Some(key) = key else { return };
         session.wire = None;
+        session.outgoing.disconnected();
         let delay = session.will.as_ref().map(|will| will.delay_secs);
         if session.expiry_secs == 0 {
             self.publish_will(key, now, out);
