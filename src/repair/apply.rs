@@ -104,7 +104,9 @@ impl<'r> Repair<'r> {
             Step::Substitute(path, bytes) => drop(self.substitutes.insert(path, bytes)),
             Step::MakeFolder(path) => {
                 let path = absolute(&path);
-                if let Err(error) = self.make_folders(&path) {
+                if let Err(error) = self.make_folders(&path)
+                    && wanted.named
+                {
                     self.failures.add(&self.top(&path), Failed::MakeFolder, errno(&error), &path);
                 }
             }
@@ -116,7 +118,8 @@ impl<'r> Repair<'r> {
                     // Another container was faster.
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                     Err(error) => {
-                        self.failures.add(&self.top(&absolute), Failed::Restore, errno(&error), &absolute);
+                        let failed = if wanted.named { Failed::Restore } else { Failed::RestoreUnnamed };
+                        self.failures.add(&self.top(&absolute), failed, errno(&error), &absolute);
                         if let Some(bytes) = substitute(wanted, &self.config) {
                             self.substitutes.insert(path, bytes);
                         }
@@ -127,8 +130,10 @@ impl<'r> Repair<'r> {
     }
 
     fn make_file(&mut self, path: &Path, file: &NewFile<'_>) -> io::Result<()> {
-        if let Some(folder) = path.parent() {
-            self.make_folders(folder)?;
+        let place = self.anchor.locate(path)?;
+        // Where the links lead, if there were any to follow.
+        if let Some(folder) = place.relative.parent().map(|folder| place.whole(folder)) {
+            self.make_folders(&folder)?;
         }
         if self.request.dry_run {
             return Ok(());

@@ -8,6 +8,8 @@ use nix::errno::Errno;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Failed {
     Restore,
+    /// A default that the configuration does not speak of.
+    RestoreUnnamed,
     MakeFolder,
     ReadFolder,
     Owner,
@@ -40,7 +42,10 @@ impl Failures {
             let items = format!("{count} {}", if *count == 1 { "item" } else { "items" });
             let (place, why) = (place.display(), reason(*errno));
             match failed {
-                Failed::Restore => (true, format!("{place} {why}: {items} could not be restored ({names}): using built-in defaults")),
+                Failed::Restore | Failed::RestoreUnnamed => (
+                    *failed == Failed::Restore,
+                    format!("{place} {why}: {items} could not be restored ({names}): using built-in defaults"),
+                ),
                 Failed::MakeFolder => (true, format!("{place} {why}: {items} could not be created ({names}): nothing can be stored there")),
                 Failed::ReadFolder => (true, format!("{place} {why}: {items} could not be looked into ({names})")),
                 Failed::Owner => (false, format!("{place} {why}: owner of {items} not changed ({names})")),

@@ -113,17 +113,18 @@ pub fn run(request: &Request) -> Report {
     run_both(request, |_| None)
 }
 
-/// Repairs in two passes within one report: the defaults, so that there is a configuration; then `load` reads it (through the files
-/// it is given) and says what it names; then those, the owners and the modes. `None` from `load` repairs what `request` names.
+/// Repairs in two passes within one report: first the configuration, so that there is one; then `load` reads it (through the files it
+/// is given) and says what it names; then that, the other defaults, the owners and the modes. After `None` from `load` it is what
+/// `request` names.
 pub fn run_both(request: &Request, load: impl FnOnce(&Generation) -> Option<Named>) -> Report {
     let mut repair = apply::Repair::new(request);
-    let mut wanted = observation::wanted_always(request);
-    repair.restore(&wanted);
+    let (config, mut wanted): (Vec<_>, Vec<_>) =
+        observation::wanted_always(request).into_iter().partition(|one| one.path == request.config);
+    repair.restore(&config);
     let named = load(&repair.files()).unwrap_or_else(|| request.named.clone());
-    let by_name = observation::wanted_by_name(request, &named);
-    repair.restore(&by_name);
+    observation::add_named(&mut wanted, request, &named);
+    repair.restore(&wanted);
     repair.own();
-    wanted.extend(by_name);
     repair.protect(&wanted);
     repair.judge(&wanted);
     let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -131,4 +132,51 @@ pub fn run_both(request: &Request, load: impl FnOnce(&Generation) -> Option<Name
         repair.say(sentence);
     }
     repair.report()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(name: &str) -> Request {
+        let root = std::env::temp_dir().join(format!("darner-repair-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&root);
+        Request {
+            config: root.join("config/mosquitto.conf"),
+            root,
+            owner: Some((nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())),
+            named: Named::default(),
+            dry_run: false,
+            full: false,
+            time_budget: Duration::from_secs(60),
+        }
+    }
+
+    #[test]
+    fn a_walk_without_time_is_paused_and_full_ignores_that() {
+        let mut request = Request { time_budget: Duration::ZERO, ..request("budget") };
+        let report = run(&request);
+        assert!(!report.complete && report.lines.iter().any(|line| line.contains("paused")), "{report:?}");
+        request.full = true;
+        assert!(run(&request).complete);
+        let _ = std::fs::remove_dir_all(&request.root);
+    }
+
+    #[test]
+    fn unusable_files_have_substitutes_under_the_names_that_the_configuration_uses() {
+        let mut request = request("substitutes");
+        request.named.password_files = vec![request.root.join("config/passwd"), request.root.join("pwfile/pwfile")];
+        request.named.acl_files = vec![request.root.join("config/filter.acl"), request.root.join("config/mine.acl")];
+        std::fs::create_dir_all(&request.root).expect("a folder");
+        std::fs::write(request.root.join("config"), "not a folder").expect("a file");
+        let report = run_both(&request, |files| {
+            use crate::conf::files::ReadFiles as _;
+            assert_eq!(files.read(&request.config).expect("the built-in one"), defaults::config(&request.root));
+            None
+        });
+        assert_eq!(report.embedded_config(&request.config), Some(defaults::config(&request.root).as_slice()));
+        let names: Vec<_> = report.substitutes.iter().map(|(path, bytes)| (path.clone(), bytes.is_empty())).collect();
+        assert_eq!(names, [(request.config.clone(), false), (request.root.join("config/passwd"), true)]);
+        let _ = std::fs::remove_dir_all(&request.root);
+    }
 }

@@ -99,9 +99,8 @@ pub(super) fn wanted_always(request: &Request) -> Vec<Wanted> {
     wanted
 }
 
-/// What the configuration names.
-pub(super) fn wanted_by_name(request: &Request, named: &Named) -> Vec<Wanted> {
-    let defaults = defaults::rendered(&request.root);
+/// Adds what the configuration names.
+pub(super) fn add_named(wanted: &mut Vec<Wanted>, request: &Request, named: &Named) {
     let folder_of = |path: &PathBuf| path.parent().map(Path::to_owned).filter(|folder| !folder.as_os_str().is_empty());
     let mut paths: Vec<(Role, PathBuf)> = Vec::new();
     paths.extend(named.password_files.iter().map(|path| (Role::PasswordFile, path.clone())));
@@ -110,14 +109,13 @@ pub(super) fn wanted_by_name(request: &Request, named: &Named) -> Vec<Wanted> {
     paths.extend(named.log_files.iter().filter_map(folder_of).map(|path| (Role::LogFolder, path)));
     paths.extend(named.pid_file.iter().filter_map(folder_of).map(|path| (Role::PidFolder, path)));
     paths.extend(named.sockets.iter().filter_map(folder_of).map(|path| (Role::SocketFolder, path)));
-    let mut wanted: Vec<Wanted> = Vec::new();
     for (role, path) in paths {
-        if !wanted.iter().any(|one| one.path == path) {
-            let default = defaults.iter().find(|default| default.path == path).cloned();
-            wanted.push(Wanted { path, role, default, named: true });
+        match wanted.iter_mut().find(|one| one.path == path) {
+            Some(one) => one.named = true,
+            None if path == request.config => {}
+            None => wanted.push(Wanted { path, role, default: None, named: true }),
         }
     }
-    wanted
 }
 
 /// Tries as we are, then as the owner where root lacks CAP_DAC_OVERRIDE.
