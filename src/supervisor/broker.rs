@@ -1,0 +1,522 @@
+//! The broker as a [`Service`]: what it is given at its start, and what it and the other commands say.
+
+use std::collections::VecDeque;
+use std::ffi::{CString, OsString};
+use std::fs::File;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, Signal};
+
+use super::account;
+use super::arguments::Arguments;
+use super::control::{Control, Request, Waits};
+use super::generation::{self, Eyes, Loaded, Refusal};
+use super::listeners::Listeners;
+use super::machine::{Event, Millis};
+use super::notify::{Message, Notify};
+use super::oom;
+use super::phase::Phase;
+use super::run::{Service, State};
+use super::signal_table::{self, Meaning};
+use super::voice::Voice;
+use crate::conf::Conf;
+use crate::exit_code::ExitCode;
+use crate::logging::LogType;
+use crate::os;
+use crate::os::local_socket::{self, Kind};
+use crate::os::reap::Ending;
+use crate::os::spawn::{Child, Identity, SpawnError, Step};
+use crate::repair;
+
+/// Environment that only the supervisor may give to the broker.
+const PRIVATE_ENVIRONMENT: &[&str] = &["LISTEN_", "NOTIFY_SOCKET=", "WATCHDOG_", "DARNER_CONTROL_FD="];
+
+/// The broker waits for the repair; the walk over owners is cut short after this.
+const REPAIR_BUDGET: Duration = Duration::from_secs(2);
+
+pub(super) struct Broker {
+    arguments: Arguments,
+    voice: Voice,
+    watchdog: Option<Millis>,
+    root: bool,
+    identity: Option<Identity>,
+    conf: Option<Conf>,
+    archive: Option<File>,
+    /// Handed to the broker, not yet accepted.
+    candidate: Option<Loaded>,
+    listeners: Listeners,
+    health: Option<UnixListener>,
+    notify: Option<Notify>,
+    channel: Option<OwnedFd>,
+    control: Option<Control>,
+    oom_kills: Option<u64>,
+    status: String,
+    reloads: u64,
+    last_reload: Option<String>,
+    home: Home,
+    eyes: Eyes,
+    report: Option<repair::Report>,
+}
+
+/// Where the broker lives.
+#[derive(Default)]
+pub(super) struct Home {
+    /// The folder to mend: `/mosquitto`, or what stands for it. `None`: nothing is mended.
+    pub(super) root: Option<PathBuf>,
+    /// Who the broker becomes, whatever the configuration says.
+    pub(super) identity: Option<Identity>,
+    /// Called once, when the broker is ready for the first time.
+    pub(super) on_ready: Option<fn(&Broker)>,
+}
+
+impl Broker {
+    /// `watchdog`: how often the broker is to give a sign of life, in milliseconds.
+    pub(super) fn new(arguments: Arguments, watchdog: Option<Millis>, home: Home) -> Self {
+        Self {
+            arguments,
+            voice: Voice::default(),
+            watchdog,
+            root: os::process::uid() == 0,
+            identity: None,
+            conf: None,
+            archive: None,
+            candidate: None,
+            listeners: Listeners::default(),
+            health: None,
+            notify: None,
+            channel: None,
+            control: None,
+            oom_kills: None,
+            status: String::new(),
+            reloads: 0,
+            last_reload: None,
+            home,
+            eyes: Eyes::default(),
+            report: None,
+        }
+    }
+
+    pub(super) fn conf(&self) -> Option<&Conf> {
+        self.conf.as_ref()
+    }
+
+    pub(super) fn arguments(&self) -> &Arguments {
+        &self.arguments
+    }
+
+    pub(super) fn voice(&self) -> &Voice {
+        &self.voice
+    }
+
+    /// Takes the parts of a configuration that are the supervisor's own.
+    fn adopt(&mut self, conf: &Conf) {
+        self.voice = Voice::new(&conf.log);
+        if self.root {
+            let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+            let (identity, warning) = account::resolve(&conf.user, &passwd, |name| std::env::var(name).ok());
+            self.identity = if self.home.identity.is_some() { self.home.identity.filter(|who| who.uid != 0) } else { identity };
+            self.eyes.identity = self.identity;
+            if let Some(warning) = warning {
+                self.say(LogType::Warning, &warning);
+            }
+        }
+    }
+
+    fn load(&self) -> Result<Loaded, Refusal> {
+        generation::load(&self.eyes, &self.arguments)
+    }
+
+    fn mend(&mut self) {
+        let Some(root) = &self.home.root else { return };
+        let request = repair::Request {
+            config: self.arguments.config.clone().unwrap_or_else(|| root.join("config/mosquitto.conf")),
+            root: root.clone(),
+            owner: self.identity.map(|who| (who.uid, who.gid)),
+            named: repair::Named::default(),
+            dry_run: false,
+            full: false,
+            time_budget: REPAIR_BUDGET,
+        };
+        let report = repair::run_both(&request, |files| {
+            generation::read_conf(files, &self.arguments).ok().map(|conf| repair::Named::from_conf(&conf))
+        });
+        for line in &report.lines {
+            self.voice.print_bare(line);
+        }
+        self.eyes.substitutes.clone_from(&report.substitutes);
+        self.report = Some(report);
+    }
+
+    /// The sockets that are not the configuration's.
+    fn open_private(&mut self) {
+        if self.notify.is_none() {
+            match Notify::new() {
+                Ok(notify) => self.notify = Some(notify),
+                Err(error) => self.say(LogType::Error, &format!("Error: the broker cannot tell us that it is ready: {error}.")),
+            }
+        }
+        if self.health.is_none() {
+            match local_socket::listen(Kind::Health) {
+                Ok((listener, _)) => self.health = Some(listener),
+                Err(error) => self.say(LogType::Warning, &format!("Warning: no private socket for the health check: {error}.")),
+            }
+        }
+        if self.control.is_none() {
+            match Control::new() {
+                Ok(control) => self.control = Some(control),
+                Err(error) => self.say(LogType::Warning, &format!("Warning: darner reload and status will not work: {error}.")),
+            }
+        }
+    }
+
+    fn try_spawn(&mut self) -> Result<i32, SpawnError> {
+        let here = |error: std::io::Error| SpawnError { step: Step::Descriptors, error };
+        let (ours, theirs) = os::fd_passing::pair().map_err(here)?;
+        if let Some(archive) = &mut self.archive {
+            os::fd_passing::send(&ours, b"GENERATION", archive).map_err(here)?;
+        }
+        let mut fds: Vec<BorrowedFd<'_>> = self.listeners.fds().collect();
+        let mut names = vec!["listener"; fds.len()];
+        if let Some(health) = &self.health {
+            fds.push(health.as_fd());
+            names.push("health");
+        }
+        let env = self.environment(&names);
+        fds.push(theirs.as_fd());
+        let program = std::env::current_exe().ok().and_then(|path| CString::new(path.as_os_str().as_bytes()).ok());
+        let argv = [OsString::from("mosquitto")].into_iter().chain(self.arguments.raw.iter().cloned());
+        let pid = os::spawn::spawn(&Child {
+            programs: [Some(c"/proc/self/exe".to_owned()), program].into_iter().flatten().collect(),
+            argv: argv.filter_map(|word| CString::new(word.as_bytes()).ok()).collect(),
+            env,
+            fds,
+            listen_pid: true,
+            identity: self.identity,
+            null_stdin: true,
+            no_new_privs: true,
+            oom_score_adj: Some(500),
+            mask: SigSet::empty(),
+            keep_dispositions: false,
+            parent_death_signal: Some(Signal::SIGTERM as i32),
+        })?;
+        self.channel = Some(ours);
+        Ok(pid)
+    }
+
+    fn environment(&self, names: &[&str]) -> Vec<CString> {
+        let private = |entry: &CString| PRIVATE_ENVIRONMENT.iter().any(|prefix| entry.as_bytes().starts_with(prefix.as_bytes()));
+        let mut env = os::spawn::environment();
+        env.retain(|entry| !private(entry));
+        let mut add = |name: &str, value: String| env.extend(CString::new(format!("{name}={value}")).ok());
+        add("LISTEN_FDS", names.len().to_string());
+        add("LISTEN_FDNAMES", names.join(":"));
+        add("DARNER_CONTROL_FD", (3 + names.len()).to_string());
+        if let Some(notify) = &self.notify {
+            add("NOTIFY_SOCKET", notify.name().to_owned());
+        }
+        if let Some(watchdog) = self.watchdog {
+            add("WATCHDOG_USEC", (watchdog * 1000).to_string());
+        }
+        env
+    }
+
+    fn verdict(&mut self, accepted: bool, text: &str) {
+        let (log_type, code) = if accepted { (LogType::Notice, ExitCode::Ok) } else { (LogType::Error, ExitCode::Failure) };
+        self.say(log_type, text);
+        self.last_reload = Some(text.to_owned());
+        let done = self.reloads;
+        if let Some(control) = &mut self.control {
+            control.answer_all(code, text, |waits| matches!(waits, Waits::Verdict(wanted) if wanted <= done));
+        }
+    }
+
+    fn heard_from_broker(&mut self, events: &mut VecDeque<Event>) {
+        let Some(channel) = &self.channel else { return };
+        let mut buffer = [0; 2048];
+        let text = match os::fd_passing::receive(channel, &mut buffer) {
+            Ok(0) => None,
+            Ok(len) => Some(String::from_utf8_lossy(buffer.get(..len).unwrap_or_default()).trim_end().to_owned()),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+            Err(_) => None,
+        };
+        let Some(text) = text else {
+            self.channel = None;
+            return;
+        };
+        if self.candidate.is_none() {
+            // The answer to the generation of the start, or to a reload that was given up.
+            if let Some(reason) = text.strip_prefix("REFUSED") {
+                self.say(LogType::Error, &format!("The broker refused its configuration:{reason}"));
+            }
+            return;
+        }
+        if let Some(reason) = text.strip_prefix("REFUSED") {
+            self.candidate = None;
+            self.verdict(false, &format!("Reload refused, the old configuration stays:{reason}"));
+        } else if let Some(loaded) = self.candidate.take() {
+            let moved = self.conf.as_ref().is_some_and(|conf| conf.listeners != loaded.conf.listeners);
+            self.voice = Voice::new(&loaded.conf.log);
+            self.conf = Some(loaded.conf);
+            self.archive = Some(loaded.archive);
+            let rest = if moved { " Changed listeners need a restart: darner restart." } else { "" };
+            self.verdict(true, &format!("Reload done: the new configuration is in use.{rest}"));
+        }
+        events.push_back(Event::ReloadAnswered);
+    }
+
+    fn asked(&mut self, index: usize, request: Request, state: &State<'_>, events: &mut VecDeque<Event>) {
+        match request {
+            Request::Status => {
+                let text = super::status::text(self, state);
+                self.answer(index, ExitCode::Ok, &text);
+            }
+            Request::Reload if stops(state.machine.phase()) => self.answer(index, ExitCode::Failure, "Reload refused: darner is stopping."),
+            Request::Reload => {
+                if let Some(control) = &mut self.control {
+                    control.wait(index, Waits::Verdict(self.reloads + 1), state.now);
+                }
+                events.push_back(Event::ReloadAsked);
+            }
+            Request::Restart => self.restart(index, state, events),
+        }
+    }
+
+    /// Everything that can fail is tried before the old broker is asked to end.
+    fn restart(&mut self, index: usize, state: &State<'_>, events: &mut VecDeque<Event>) {
+        if stops(state.machine.phase()) {
+            return self.answer(index, ExitCode::Failure, "Restart refused: darner is stopping.");
+        }
+        let loaded = match self.load() {
+            Ok(loaded) => loaded,
+            Err(refusal) => {
+                let text = format!("Restart refused, the broker runs on: {}", refusal.one_line());
+                return self.answer(index, ExitCode::Failure, &text);
+            }
+        };
+        if let Err(error) = self.listeners.follow(&loaded.conf, self.identity) {
+            return self.answer(index, ExitCode::Failure, &format!("Restart refused, the broker runs on: {error}"));
+        }
+        self.adopt(&loaded.conf);
+        self.conf = Some(loaded.conf);
+        self.archive = Some(loaded.archive);
+        self.candidate = None;
+        self.say(LogType::Notice, "Restarting the broker.");
+        if let Some(control) = &mut self.control {
+            control.wait(index, Waits::ReadyAfter(state.child), state.now);
+        }
+        events.push_back(Event::RestartAsked);
+    }
+
+    fn answer(&mut self, index: usize, code: ExitCode, text: &str) {
+        if let Some(control) = &mut self.control {
+            control.answer(index, code, text);
+        }
+    }
+
+    pub(super) fn facts(&self) -> Facts<'_> {
+        Facts {
+            listeners: self.listeners.places(),
+            control: self.control.as_ref().map(Control::name),
+            config: self.arguments.config.as_deref(),
+            identity: self.identity,
+            status: &self.status,
+            last_reload: self.last_reload.as_deref(),
+            repair: self.report.as_ref(),
+        }
+    }
+}
+
+/// What `darner status` tells.
+pub(super) struct Facts<'a> {
+    pub(super) listeners: Vec<String>,
+    pub(super) control: Option<&'a str>,
+    pub(super) config: Option<&'a std::path::Path>,
+    pub(super) identity: Option<Identity>,
+    /// The broker's own last word about itself.
+    pub(super) status: &'a str,
+    pub(super) last_reload: Option<&'a str>,
+    pub(super) repair: Option<&'a repair::Report>,
+}
+
+fn stops(phase: Phase) -> bool {
+    matches!(phase, Phase::Stopping | Phase::Sweeping | Phase::Finished)
+}
+
+impl Service for Broker {
+    fn meaning(&self, signal: i32) -> Meaning {
+        signal_table::over_broker(signal)
+    }
+
+    fn say(&self, log_type: LogType, text: &str) {
+        self.voice.say(log_type, text);
+    }
+
+    fn repair(&mut self) {
+        // Without a readable configuration the defaults say who the broker is.
+        let conf = generation::read_conf(&self.eyes, &self.arguments).unwrap_or_default();
+        self.adopt(&conf);
+        self.mend();
+    }
+
+    fn prepare(&mut self) -> Result<(), ExitCode> {
+        let loaded = self.load().map_err(|refusal| {
+            for line in &refusal.lines {
+                self.say(LogType::Error, line);
+            }
+            refusal.code
+        })?;
+        self.adopt(&loaded.conf);
+        if let Err(error) = self.listeners.follow(&loaded.conf, self.identity) {
+            self.say(LogType::Error, &error.to_string());
+            return Err(ExitCode::Failure);
+        }
+        self.open_private();
+        self.oom_kills = oom::kills();
+        self.conf = Some(loaded.conf);
+        self.archive = Some(loaded.archive);
+        Ok(())
+    }
+
+    fn spawn(&mut self) -> Result<i32, SpawnError> {
+        match self.try_spawn() {
+            Err(SpawnError { step: Step::Identity, error }) => {
+                let who = self.identity.map(|identity| format!("{}:{}", identity.uid, identity.gid)).unwrap_or_default();
+                let text = format!(
+                    "Warning: the broker cannot become {who} ({error}) and runs as root. Give the container CAP_SETUID and CAP_SETGID, or start it with user: \"{who}\"."
+                );
+                self.say(LogType::Warning, &text);
+                self.identity = None;
+                self.root = false;
+                self.try_spawn()
+            }
+            result => result,
+        }
+    }
+
+    fn child_uid(&self) -> Option<u32> {
+        self.identity.map(|identity| identity.uid)
+    }
+
+    fn sources(&self) -> Vec<BorrowedFd<'_>> {
+        let mut fds = Vec::new();
+        fds.extend(self.notify.as_ref().map(Notify::as_fd));
+        fds.extend(self.channel.as_ref().map(|channel| channel.as_fd()));
+        fds.extend(self.control.iter().flat_map(Control::fds));
+        fds
+    }
+
+    fn readable(&mut self, fd: RawFd, state: &State<'_>, events: &mut VecDeque<Event>) {
+        if let Some(notify) = self.notify.as_ref().filter(|notify| os::process::number(&notify.as_fd()) == fd) {
+            while let Some(messages) = notify.receive(state.child) {
+                for message in messages {
+                    match message {
+                        Message::Ready => events.push_back(Event::BecameReady),
+                        Message::Alive => events.push_back(Event::Petted),
+                        Message::Status(text) => self.status = text,
+                    }
+                }
+            }
+        } else if self.channel.as_ref().is_some_and(|channel| os::process::number(channel) == fd) {
+            self.heard_from_broker(events);
+        } else {
+            let own = os::process::uid();
+            let child = self.child_uid();
+            let permitted = |uid| uid == 0 || uid == own || Some(uid) == child;
+            let asked = self.control.as_mut().and_then(|control| control.readable(fd, state.now, permitted));
+            if let Some((index, request)) = asked {
+                self.asked(index, request, state, events);
+            }
+        }
+    }
+
+    fn reload(&mut self, events: &mut VecDeque<Event>) {
+        self.reloads += 1;
+        if !self.eyes.substitutes.is_empty() {
+            // What was unusable may be mended by now.
+            self.mend();
+        }
+        let mut loaded = match self.load() {
+            Ok(loaded) => loaded,
+            Err(refusal) => {
+                self.verdict(false, &format!("Reload refused, the old configuration stays: {}", refusal.one_line()));
+                return events.push_back(Event::ReloadAnswered);
+            }
+        };
+        let sent = match &self.channel {
+            Some(channel) => os::fd_passing::send(channel, b"RELOAD", &mut loaded.archive),
+            None => Err(std::io::ErrorKind::NotConnected.into()),
+        };
+        match sent {
+            Ok(()) => self.candidate = Some(loaded),
+            Err(error) => {
+                self.verdict(false, &format!("Reload failed, the broker cannot be reached: {error}."));
+                events.push_back(Event::ReloadAnswered);
+            }
+        }
+    }
+
+    fn reload_timed_out(&mut self) {
+        self.candidate = None;
+        self.verdict(false, "Reload failed: the broker did not answer; the old configuration stays.");
+    }
+
+    fn ended(&mut self, ending: Ending) {
+        self.channel = None;
+        self.status.clear();
+        let before = std::mem::replace(&mut self.oom_kills, oom::kills());
+        if let (Ending::Killed(9), Some(before), Some(after)) = (ending, before, self.oom_kills)
+            && after > before
+        {
+            let limit = oom::limit_mib().map_or("no limit of its own".to_owned(), |mib| format!("limit {mib} MiB"));
+            self.say(LogType::Error, &format!("The broker was killed because memory ran out (container: {limit}; kills so far: {after}). Raise the limit, or lower max_queued_messages and max_queued_bytes."));
+        }
+        if self.candidate.take().is_some() {
+            self.verdict(false, "Reload failed: the broker ended meanwhile; the old configuration stays.");
+        }
+    }
+
+    fn turn(&mut self, state: &State<'_>) {
+        let phase = state.machine.phase();
+        if phase == Phase::Ready
+            && let Some(on_ready) = self.home.on_ready.take()
+        {
+            on_ready(self);
+        }
+        let Some(control) = &mut self.control else { return };
+        control.expire(state.now);
+        if phase == Phase::Ready {
+            control.answer_all(
+                ExitCode::Ok,
+                "Restarted: the broker is ready.",
+                |waits| matches!(waits, Waits::ReadyAfter(old) if old != state.child),
+            );
+        }
+        if phase == Phase::Finished {
+            control.answer_all(ExitCode::Failure, "darner ended.", |_| true);
+        }
+    }
+
+    fn next_turn(&self) -> Option<Millis> {
+        self.control.as_ref().and_then(Control::next_deadline)
+    }
+
+    fn dump(&self, state: &State<'_>) {
+        for line in super::status::text(self, state).lines() {
+            self.voice.print(line);
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        for (kind, open) in [(Kind::Health, self.health.is_some()), (Kind::Control, self.control.is_some())] {
+            if open {
+                local_socket::forget(kind);
+            }
+        }
+    }
+}

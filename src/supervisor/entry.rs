@@ -1,0 +1,68 @@
+//! What the image's entrypoint does with its command, and plain `darner` without one.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::arguments::{self, Arguments};
+use super::broker::{Broker, Home};
+use super::machine::{Policy, Restart};
+use super::run::supervise;
+use super::{first_run, init};
+use crate::exit_code::ExitCode;
+use crate::os;
+
+/// The image's volumes.
+const MOSQUITTO: &str = "/mosquitto";
+const CONFIG: &str = "/mosquitto/config/mosquitto.conf";
+/// How often the broker gives a sign of life, in seconds, unless `DARNER_WATCHDOG_SECS` says otherwise (0: never).
+const WATCHDOG_SECS: u64 = 10;
+
+/// `docker-entrypoint.sh COMMAND…`: mosquitto is supervised, anything else is run as it is.
+pub(super) fn entrypoint(words: &[OsString]) -> ExitCode {
+    match words.split_first() {
+        None => image_default(),
+        Some((first, _)) if first.as_encoded_bytes().starts_with(b"-") => mosquitto(words),
+        Some((first, rest)) if Path::new(first).file_name().is_some_and(|name| name == "mosquitto") => mosquitto(rest),
+        Some((first, _)) => init::replace(first, words),
+    }
+}
+
+/// `darner` without a word.
+pub(super) fn plain() -> ExitCode {
+    if os::process::is_pid_1() { image_default() } else { first_run::run() }
+}
+
+fn image_default() -> ExitCode {
+    over_broker(Arguments::with_config(Path::new(CONFIG)), image_home())
+}
+
+/// `mosquitto …`, supervised.
+pub(super) fn mosquitto(words: &[OsString]) -> ExitCode {
+    match arguments::parse(words) {
+        Some(arguments) => over_broker(arguments, image_home()),
+        None => {
+            let argv: Vec<_> = [OsString::from("mosquitto")].iter().chain(words).cloned().collect();
+            init::replace(&"/proc/self/exe".into(), &argv)
+        }
+    }
+}
+
+fn image_home() -> Home {
+    let root = PathBuf::from(MOSQUITTO);
+    Home { root: (os::process::is_pid_1() || root.is_dir()).then_some(root), ..Home::default() }
+}
+
+pub(super) fn over_broker(arguments: Arguments, home: Home) -> ExitCode {
+    let watchdog = super::seconds("DARNER_WATCHDOG_SECS").unwrap_or(WATCHDOG_SECS) * 1000;
+    let watchdog = (watchdog > 0).then_some(watchdog);
+    let policy = Policy {
+        restart: Restart::Always,
+        readiness: true,
+        orderly_is_success: true,
+        // The broker pets twice per interval; three misses are one and a half.
+        watchdog: watchdog.map(|interval| interval + interval / 2),
+        stop_grace: super::stop_grace(),
+        sweep_grace: 300,
+    };
+    supervise(&mut Broker::new(arguments, watchdog, home), policy)
+}
