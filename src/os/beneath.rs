@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, openat, openat2, renameat2};
 use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat, futimens, mkdirat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, fsync, linkat, unlinkat};
@@ -211,9 +211,10 @@ fn is_unsupported(error: &io::Error) -> bool {
 fn fill(fd: OwnedFd, file: &NewFile<'_>) -> io::Result<(File, Option<io::Error>)> {
     let mut target = File::from(fd);
     target.write_all(file.bytes)?;
-    fchmod(&target, Mode::from_bits_truncate(file.mode))?;
+    // Filesystems of other systems (vfat, cifs) keep neither modes nor owners; a file with theirs is better than none.
+    let _ = fchmod(&target, Mode::from_bits_truncate(file.mode));
     if let Some(mtime) = file.mtime {
-        futimens(&target, &TimeSpec::UTIME_OMIT, &TimeSpec::new(mtime, 0))?;
+        let _ = futimens(&target, &TimeSpec::UTIME_OMIT, &TimeSpec::new(mtime, 0));
     }
     // The owner last: afterwards it is not ours to change any more, without CAP_FOWNER.
     let owner = file.owner.and_then(|(uid, gid)| fchown(&target, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).err());
@@ -231,7 +232,9 @@ fn create_unnamed(parent: BorrowedFd<'_>, name: &OsStr, file: &NewFile<'_>) -> i
     Ok(owner)
 }
 
-/// Under a temporary name first; then linked, or renamed where the filesystem has no links.
+const EXCLUSIVE: OFlag = OFlag::O_WRONLY.union(OFlag::O_CREAT).union(OFlag::O_EXCL).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// Under a temporary name first; then linked, or renamed where the filesystem has no links, or else made in place.
 fn create_beside(parent: BorrowedFd<'_>, name: &OsStr, file: &NewFile<'_>) -> io::Result<Option<io::Error>> {
     let mut suffix = [0; 8];
     getrandom::fill(&mut suffix).map_err(|_| Errno::EIO)?;
@@ -239,21 +242,29 @@ fn create_beside(parent: BorrowedFd<'_>, name: &OsStr, file: &NewFile<'_>) -> io
     beside.extend(name.as_bytes());
     beside.extend(format!(".{:016x}", u64::from_le_bytes(suffix)).bytes());
     let beside = OsString::from_vec(beside);
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let temporary = openat(parent, beside.as_os_str(), flags, Mode::from_bits_truncate(0o600))?;
+    let temporary = openat(parent, beside.as_os_str(), EXCLUSIVE, Mode::from_bits_truncate(0o600))?;
     let result = fill(temporary, file).and_then(|(_, owner)| match linkat(parent, beside.as_os_str(), parent, name, AtFlags::empty()) {
         Ok(()) => Ok(owner),
         Err(Errno::EEXIST) => Err(Errno::EEXIST.into()),
-        Err(_) => rename_unless_exists(parent, &beside, name).map(|()| owner),
+        Err(_) => match renameat2(parent, beside.as_os_str(), parent, name, RenameFlags::RENAME_NOREPLACE) {
+            Ok(()) => Ok(owner),
+            Err(Errno::EINVAL | Errno::ENOSYS | Errno::EOPNOTSUPP) => create_in_place(parent, name, file),
+            Err(error) => Err(error.into()),
+        },
     });
     // Already gone after a rename.
     let _ = unlinkat(parent, beside.as_os_str(), UnlinkatFlags::NoRemoveDir);
     result
 }
 
-fn rename_unless_exists(folder: BorrowedFd<'_>, from: &OsStr, to: &OsStr) -> io::Result<()> {
-    nix::fcntl::renameat2(folder, from, folder, to, nix::fcntl::RenameFlags::RENAME_NOREPLACE)?;
-    Ok(())
+/// For filesystems with neither links nor exclusive renames (some of FUSE): a crash in the middle leaves a part.
+fn create_in_place(parent: BorrowedFd<'_>, name: &OsStr, file: &NewFile<'_>) -> io::Result<Option<io::Error>> {
+    let target = openat(parent, name, EXCLUSIVE, Mode::from_bits_truncate(0o600))?;
+    let result = fill(target, file);
+    if result.is_err() {
+        let _ = unlinkat(parent, name, UnlinkatFlags::NoRemoveDir);
+    }
+    result.map(|(_, owner)| owner)
 }
 
 #[cfg(test)]
@@ -293,6 +304,7 @@ mod tests {
         for (name, create) in [
             ("unnamed", create_unnamed as fn(BorrowedFd<'_>, &OsStr, &NewFile<'_>) -> io::Result<Option<io::Error>>),
             ("beside", create_beside),
+            ("in-place", create_in_place),
         ] {
             assert!(create(base.0.as_fd(), OsStr::new(name), &file).expect("creates").is_none());
             let again = create(base.0.as_fd(), OsStr::new(name), &NewFile { bytes: b"other", ..file }).expect_err("is there");
@@ -302,7 +314,7 @@ mod tests {
         }
         let mut names: Vec<_> = std::fs::read_dir(&path).expect("lists").flatten().map(|entry| entry.file_name()).collect();
         names.sort();
-        assert_eq!(names, ["beside", "inner", "unnamed"]);
+        assert_eq!(names, ["beside", "in-place", "inner", "unnamed"]);
         let _ = std::fs::remove_dir_all(path);
     }
 }

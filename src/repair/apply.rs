@@ -5,13 +5,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use nix::unistd::AccessFlags;
+
 use super::failure::{Failed, Failures};
 use super::location::{Anchor, Place};
 use super::observation::{Found, Role, Wanted, as_allowed, may, observe};
 use super::plan::{Step, plan, substitute};
 use super::{Report, Request, defaults};
 use crate::conf::files::Generation;
-use crate::os::beneath::{Kind, NewFile};
+use crate::os::beneath::{Facts, Kind, NewFile};
 
 /// Actions that are told one by one; the rest is a number.
 const LINES_MAX: usize = 50;
@@ -217,30 +219,51 @@ impl<'r> Repair<'r> {
         if self.request.dry_run {
             return;
         }
-        for one in wanted.iter().filter(|one| one.named && matches!(one.role, Role::DataFolder | Role::LogFolder)) {
+        for one in wanted.iter().filter(|one| one.named) {
             let path = absolute(&one.path);
             let Ok(place) = self.anchor.locate(&path) else { continue };
             let Ok(facts) = as_allowed(self.request.owner, || place.base.facts(&place.relative)) else { continue };
-            if facts.kind != Kind::Folder {
-                continue;
-            }
-            let immutable = place.base.is_immutable(&place.relative);
-            let writable = match self.request.owner {
-                Some((uid, gid)) => may(uid, gid, 3, facts.uid, facts.gid, facts.mode),
-                None => nix::unistd::access(&path, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK).is_ok(),
-            };
-            let (shown, word) = (path.display(), one.role.word());
-            if immutable {
-                self.say(format!("'{shown}' ({word}) is immutable, nothing can be written there: chattr -i it on the host"));
-            } else if !writable {
-                let (uid, gid) = self.request.owner.unwrap_or_else(|| (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()));
-                self.say(format!(
-                    "'{shown}' ({word}) belongs to {}:{} (mode {:04o}) and the broker runs as {uid}:{gid}, which may not write there: \
-                     on the host run chown -R {uid}:{gid} on the folder that is mounted",
-                    facts.uid, facts.gid, facts.mode
-                ));
+            match (one.role, facts.kind) {
+                (Role::DataFolder | Role::LogFolder, Kind::Folder) => {
+                    if place.base.is_immutable(&place.relative) {
+                        let (shown, word) = (path.display(), one.role.word());
+                        self.say(format!("'{shown}' ({word}) is immutable, nothing can be written there: chattr -i it on the host"));
+                    } else if !self.may(&path, &facts, AccessFlags::W_OK | AccessFlags::X_OK) {
+                        self.say_forbidden(one, &path, &facts, "may not write there");
+                    }
+                }
+                // PID 1 as root reads files for the broker, so only without root does it matter whose they are.
+                (Role::Config | Role::PasswordFile | Role::AclFile, Kind::File)
+                    if self.request.owner.is_none() && !self.may(&path, &facts, AccessFlags::R_OK) =>
+                {
+                    self.say_forbidden(one, &path, &facts, "may not read it");
+                    if one.role == Role::PasswordFile {
+                        self.substitutes.insert(one.path.clone(), Vec::new());
+                    }
+                }
+                _ => {}
             }
         }
+    }
+
+    fn may(&self, path: &Path, facts: &Facts, wish: AccessFlags) -> bool {
+        match self.request.owner {
+            Some((uid, gid)) => may(uid, gid, wish.bits() as u32, facts.uid, facts.gid, facts.mode),
+            None => nix::unistd::access(path, wish).is_ok(),
+        }
+    }
+
+    fn say_forbidden(&mut self, wanted: &Wanted, path: &Path, facts: &Facts, what: &str) {
+        let (uid, gid) = self.request.owner.unwrap_or_else(|| (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()));
+        self.say(format!(
+            "'{}' ({}) belongs to {}:{} (mode {:04o}) and the broker runs as {uid}:{gid}, which {what}: \
+             run chown -R {uid}:{gid} on the host, on what is mounted",
+            path.display(),
+            wanted.role.word(),
+            facts.uid,
+            facts.gid,
+            facts.mode
+        ));
     }
 
     /// The folder that a failure is counted under: the mount directly below the root, or the folder of a path elsewhere.

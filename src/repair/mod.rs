@@ -148,7 +148,7 @@ mod tests {
             named: Named::default(),
             dry_run: false,
             full: false,
-            time_budget: Duration::from_secs(60),
+            time_budget: Duration::from_mins(1),
         }
     }
 

@@ -183,5 +183,5 @@ pub(super) fn may(uid: u32, gid: u32, wish: u32, owner: u32, group: u32, mode: u
     } else {
         0
     };
-    uid == 0 || mode >> shift & wish == wish
+    uid == 0 || (mode >> shift) & wish == wish
 }

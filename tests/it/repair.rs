@@ -432,6 +432,25 @@ fn i_another_account_mends_what_it_can_and_names_what_it_may_not_write() {
     has(&out, "not permitted: 1 item could not be restored (filter.acl): using built-in defaults");
 }
 
+#[test]
+fn a_password_file_that_an_unprivileged_broker_may_not_read_is_named() {
+    if without_root("becoming another user") {
+        return;
+    }
+    let volume = Volume::with_conf("listener 1883\npassword_file {root}/pwfile/pwfile\n");
+    let passwords = volume.put("pwfile/pwfile", "a:b\n");
+    std::fs::set_permissions(&passwords, std::fs::Permissions::from_mode(0o600)).expect("a mode");
+    let (code, out) = framed(volume.command().uid(1000).gid(1000));
+    assert_eq!(code, 1, "{out}");
+    has(
+        &out,
+        &format!(
+            "'{}' (password_file) belongs to 0:0 (mode 0600) and the broker runs as 1000:1000, which may not read it",
+            passwords.display()
+        ),
+    );
+}
+
 fn with_capabilities(volume: &Volume, set: &str) -> (i32, String) {
     let mut command = Command::new("setpriv");
     command.arg(format!("--bounding-set={set}")).arg(darner()).args(["repair", "--owner", "1883:1883", "--root"]).arg(&volume.root);
