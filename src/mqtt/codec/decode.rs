@@ -30,7 +30,7 @@ pub(super) fn check_first_byte(first: u8, version: ProtocolVersion) -> Result<()
 
 /// Decodes what follows the fixed header; all of it must be used.
 #[inline]
-pub(super) fn body<'a>(first: u8, mut reader: Reader<'a>, version: ProtocolVersion) -> Result<Packet<'a>> {
+pub(super) fn body(first: u8, mut reader: Reader<'_>, version: ProtocolVersion) -> Result<Packet<'_>> {
     let r = &mut reader;
     let packet = match first >> 4 {
         3 => return publish(first, reader, version).map(Packet::Publish),
@@ -53,7 +53,7 @@ pub(super) fn body<'a>(first: u8, mut reader: Reader<'a>, version: ProtocolVersi
 }
 
 #[inline]
-fn publish<'a>(first: u8, mut reader: Reader<'a>, version: ProtocolVersion) -> Result<Publish<'a>> {
+fn publish(first: u8, mut reader: Reader<'_>, version: ProtocolVersion) -> Result<Publish<'_>> {
     let qos = qos(first >> 1 & 3)?;
     let topic = reader.string()?;
     if topic.bytes().any(|byte| byte == b'+' || byte == b'#') {

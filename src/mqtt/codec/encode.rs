@@ -9,25 +9,48 @@ use crate::mqtt::{
 
 /// Appends `packet` to `out`.
 pub fn encode(packet: &Packet<'_>, version: ProtocolVersion, out: &mut Vec<u8>) {
-    let (first, write): (u8, &dyn Fn(&mut Vec<u8>)) = match packet {
-        Packet::Publish(publish) => return encode_whole_publish(publish, version, out),
-        Packet::Connect(packet) => (0x10, &|out| connect(packet, out)),
-        Packet::Connack(packet) => (0x20, &|out| connack(packet, version, out)),
-        Packet::Puback(packet) => (0x40, &|out| ack(packet, version, out)),
-        Packet::Pubrec(packet) => (0x50, &|out| ack(packet, version, out)),
-        Packet::Pubrel(packet) => (0x62, &|out| ack(packet, version, out)),
-        Packet::Pubcomp(packet) => (0x70, &|out| ack(packet, version, out)),
-        Packet::Subscribe(packet) => (0x82, &|out| subscribe(packet, version, out)),
-        Packet::Suback(packet) => (0x90, &|out| suback(packet, version, out)),
-        Packet::Unsubscribe(packet) => (0xa2, &|out| unsubscribe(packet, version, out)),
-        Packet::Unsuback(packet) => (0xb0, &|out| unsuback(packet, version, out)),
-        Packet::Pingreq => (0xc0, &|_| {}),
-        Packet::Pingresp => (0xd0, &|_| {}),
-        Packet::Disconnect(Disconnect { reason, properties }) => (0xe0, &|out| reason_and_properties(*reason, properties, version, out)),
-        Packet::Auth(Auth { reason, properties }) => (0xf0, &|out| reason_and_properties(*reason, properties, version, out)),
-    };
-    out.push(first);
-    write_with_length(out, write);
+    if let Packet::Publish(publish) = packet {
+        return encode_whole_publish(publish, version, out);
+    }
+    out.push(first_byte(packet));
+    write_with_length(out, |out| write_body(packet, version, out));
+}
+
+/// Packet type and flags (2.1.1); a PUBLISH writes its own.
+fn first_byte(packet: &Packet<'_>) -> u8 {
+    match packet {
+        Packet::Connect(_) => 0x10,
+        Packet::Connack(_) => 0x20,
+        Packet::Publish(_) => 0x30,
+        Packet::Puback(_) => 0x40,
+        Packet::Pubrec(_) => 0x50,
+        Packet::Pubrel(_) => 0x62,
+        Packet::Pubcomp(_) => 0x70,
+        Packet::Subscribe(_) => 0x82,
+        Packet::Suback(_) => 0x90,
+        Packet::Unsubscribe(_) => 0xa2,
+        Packet::Unsuback(_) => 0xb0,
+        Packet::Pingreq => 0xc0,
+        Packet::Pingresp => 0xd0,
+        Packet::Disconnect(_) => 0xe0,
+        Packet::Auth(_) => 0xf0,
+    }
+}
+
+fn write_body(packet: &Packet<'_>, version: ProtocolVersion, out: &mut Vec<u8>) {
+    match packet {
+        Packet::Connect(packet) => connect(packet, out),
+        Packet::Connack(packet) => connack(packet, version, out),
+        Packet::Puback(packet) | Packet::Pubrec(packet) | Packet::Pubrel(packet) | Packet::Pubcomp(packet) => ack(packet, version, out),
+        Packet::Subscribe(packet) => subscribe(packet, version, out),
+        Packet::Suback(packet) => suback(packet, version, out),
+        Packet::Unsubscribe(packet) => unsubscribe(packet, version, out),
+        Packet::Unsuback(packet) => unsuback(packet, version, out),
+        Packet::Disconnect(Disconnect { reason, properties }) | Packet::Auth(Auth { reason, properties }) => {
+            reason_and_properties(*reason, properties, version, out);
+        }
+        Packet::Publish(_) | Packet::Pingreq | Packet::Pingresp => {}
+    }
 }
 
 fn encode_whole_publish(publish: &Publish<'_>, version: ProtocolVersion, out: &mut Vec<u8>) {
