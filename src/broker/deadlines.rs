@@ -14,6 +14,8 @@ pub(super) enum Timer {
     WillDelay(u32),
     SysTopics,
     Housekeeping,
+    /// Only with a `memory_limit`.
+    MemoryCheck,
 }
 
 #[derive(Debug, Default)]

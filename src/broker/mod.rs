@@ -36,11 +36,16 @@ use subscribing::AwaitedSuback;
 use subscriptions::{FilterTree, LocalStand};
 use sys_topics::{Counters, SysTopics};
 
+use crate::notice::Notice;
+
 /// mosquitto's version whose behaviour on the wire is the reference; printed where mosquitto prints its own.
 pub const MOSQUITTO_VERSION: &str = "2.1.2";
 
 /// Milliseconds that a connection may take to send its CONNECT.
 const CONNECT_TIMEOUT_MS: u64 = 10_000;
+
+/// What a session costs besides its messages, roughly, in bytes.
+const SESSION_BYTES: u64 = 1024;
 
 /// Seconds between looks at expired retained messages.
 const HOUSEKEEPING_SECS: u64 = 60;
@@ -69,6 +74,8 @@ pub struct Broker {
     random: u64,
     scratch: Scratch,
     started: bool,
+    /// More is kept than `memory_limit` allows: nothing new is taken until it is less.
+    memory_full: bool,
 }
 
 impl Broker {
@@ -94,12 +101,14 @@ impl Broker {
             random: seed,
             scratch: Scratch::default(),
             started: false,
+            memory_full: false,
             settings,
         };
         broker.derive_from_settings();
         // Due at once: the first DeadlineReached publishes `$SYS` and starts its interval.
         broker.deadlines.set(Time(0), Timer::SysTopics);
         broker.deadlines.set(Time(0).plus_secs(HOUSEKEEPING_SECS), Timer::Housekeeping);
+        broker.deadlines.set(Time(0), Timer::MemoryCheck);
         broker
     }
 
@@ -162,11 +171,27 @@ impl Broker {
                     }
                 }
                 Timer::SysTopics => self.sys_topics_due(now, out),
+                Timer::MemoryCheck => self.check_memory(now, out),
                 Timer::Housekeeping => {
                     self.retained.remove_expired(now);
                     self.deadlines.set(now.plus_secs(HOUSEKEEPING_SECS), Timer::Housekeeping);
                 }
             }
+        }
+    }
+
+    /// `memory_limit`: reckoned once a second from what is retained, queued and in flight, and from the number of sessions.
+    fn check_memory(&mut self, now: Time, out: &mut Outbox) {
+        let was_full = std::mem::take(&mut self.memory_full);
+        // Looked at rarely where there is no limit, so that a reload can set one.
+        let next_secs = if self.settings.conf.limits.memory_bytes.is_some() { 1 } else { HOUSEKEEPING_SECS };
+        self.deadlines.set(now.plus_secs(next_secs), Timer::MemoryCheck);
+        let Some(most) = self.settings.conf.limits.memory_bytes else { return };
+        let waiting = |session: &Session| session.outgoing.queued_bytes + session.outgoing.in_flight_bytes;
+        let sessions: u64 = self.sessions.iter().map(|(_, session)| waiting(session) + SESSION_BYTES).sum();
+        self.memory_full = sessions + self.retained.bytes() > most;
+        if self.memory_full != was_full {
+            out.note(if self.memory_full { Notice::MemoryFull { most } } else { Notice::MemoryFree {} });
         }
     }
 

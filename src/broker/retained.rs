@@ -44,6 +44,12 @@ impl Eq for ByTopic {}
 #[derive(Debug, Default)]
 pub(super) struct Retained {
     messages: BTreeSet<ByTopic>,
+    /// Of topics and payloads.
+    bytes: u64,
+}
+
+fn weight(message: &Message) -> u64 {
+    (message.topic.len() + message.payload.len()) as u64
 }
 
 impl Retained {
@@ -53,11 +59,17 @@ impl Retained {
 
     /// Replaces the retained message of its topic `[MQTT-3.3.1-5]`; an empty payload removes it `[MQTT-3.3.1-6]`, `[MQTT-3.3.1-7]`.
     pub(super) fn store(&mut self, message: Arc<Message>) {
-        if message.payload.is_empty() {
-            self.messages.remove(&*message.topic);
+        let replaced = if message.payload.is_empty() {
+            self.messages.take(&*message.topic)
         } else {
-            self.messages.replace(ByTopic(message));
-        }
+            self.bytes += weight(&message);
+            self.messages.replace(ByTopic(message))
+        };
+        self.bytes -= replaced.map_or(0, |entry| weight(&entry.0));
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Those that match `filter` and have not expired at `now`.
@@ -81,5 +93,6 @@ impl Retained {
 
     pub(super) fn remove_expired(&mut self, now: Time) {
         self.messages.retain(|entry| !entry.0.is_expired(now));
+        self.bytes = self.messages.iter().map(|entry| weight(&entry.0)).sum();
     }
 }

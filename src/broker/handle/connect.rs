@@ -213,7 +213,7 @@ impl Broker {
         let Some((security, trusted)) = self.security_of(id) else { return };
         let known = self.by_client_id.get(connect.client_id.as_str()).copied();
         let full = |max: Option<u32>| max.is_some_and(|max| self.by_client_id.len() >= max as usize);
-        if known.is_none() && !trusted && full(self.settings.conf.limits.global_clients) {
+        if known.is_none() && !trusted && (self.memory_full || full(self.settings.conf.limits.global_clients)) {
             return self.refuse(id, connect, ReasonCode::ServerBusy, out);
         }
         let identity = Arc::new(Identity {

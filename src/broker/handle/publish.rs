@@ -7,6 +7,7 @@ use super::super::interface::{ConnectionId, Effect, Outbox, Time};
 use super::super::message::{Message, Publication};
 use super::super::record::Record;
 use super::super::{Broker, reply};
+use crate::conf::Listener;
 use crate::mqtt::{Packet, PacketId, Properties, Property, ProtocolVersion, Publish, Qos, ReasonCode, topic_name};
 
 /// QoS 2 messages that a version 3 client, which knows no Receive Maximum, may leave without their PUBREL.
@@ -20,11 +21,8 @@ impl Broker {
         let Some(connection) = self.connection(id) else { return };
         let version = connection.version;
         let listener = self.listener(&connection.origin);
-        if listener.is_some_and(|listener| qos > listener.max_qos) {
-            return self.abort(id, ReasonCode::QosNotSupported, now, out); // [MQTT-3.2.2-11]
-        }
-        if retain && !self.settings.conf.retain_available {
-            return self.abort(id, ReasonCode::RetainNotSupported, now, out); // [MQTT-3.2.2-14]
+        if let Some(reason) = self.not_supported(listener, qos, retain) {
+            return self.abort(id, reason, now, out);
         }
         let alias_maximum = listener.map_or(0, |listener| listener.max_topic_alias);
         let mount_point: Option<Box<str>> = listener.and_then(|listener| listener.mount_point.as_deref().map(Into::into));
@@ -57,6 +55,13 @@ impl Broker {
         if !self.may_publish(&identity, &topic) || topic.starts_with("$CONTROL/") {
             return decline(id, version, qos, packet_id, ReasonCode::NotAuthorized, out);
         }
+        if self.memory_full && (qos != Qos::AtMostOnce || retain) && !payload.is_empty() {
+            // An acknowledgement would promise what cannot be kept; version 3 knows no other way to say so than to close.
+            return match version {
+                ProtocolVersion::V5 => decline(id, version, qos, packet_id, ReasonCode::QuotaExceeded, out),
+                ProtocolVersion::V31 | ProtocolVersion::V311 => self.abort(id, ReasonCode::QuotaExceeded, now, out),
+            };
+        }
         let expires_at = take_expiry(&mut properties, now);
         let expires_at = if retain { self.cap_retained_expiry(expires_at, now) } else { expires_at };
         let mut publication = Publication::new(&topic, payload, &properties);
@@ -76,6 +81,15 @@ impl Broker {
                 self.route(&mut publication, Some(key), now, out);
             }
         }
+    }
+
+    /// What this listener or broker announced not to take.
+    fn not_supported(&self, listener: Option<&Listener>, qos: Qos, retain: bool) -> Option<ReasonCode> {
+        if listener.is_some_and(|listener| qos > listener.max_qos) {
+            return Some(ReasonCode::QosNotSupported); // [MQTT-3.2.2-11]
+        }
+        // [MQTT-3.2.2-14]
+        (retain && !self.settings.conf.retain_available).then_some(ReasonCode::RetainNotSupported)
     }
 
     /// Keeps a QoS 2 message until its PUBREL (4.3.3, method A), once per Packet Identifier `[MQTT-4.3.3-10]`.
