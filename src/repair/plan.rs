@@ -114,7 +114,8 @@ fn link(wanted: &Wanted, link: &Path, leads: Leads, config: &[u8]) -> Vec<Step> 
     let shown = link.display();
     match leads {
         Leads::File { readable: true, .. } if wanted.role == Role::Config || wanted.role == Role::AclFile => Vec::new(),
-        Leads::File { inside: true, readable: true } => Vec::new(),
+        // How Kubernetes mounts secrets; PID 1 as root may read them for the broker.
+        Leads::File { inside: true, .. } => Vec::new(),
         Leads::File { readable: true, .. } => vec![Step::Say(format!(
             "'{shown}' is a symbolic link out of the volume: owner and mode of its target are left alone; replace it by the file itself"
         ))],

@@ -271,6 +271,17 @@ fn a_link_to_a_file_that_the_broker_may_not_read_is_refused() {
 }
 
 #[test]
+fn a_link_within_the_volume_is_in_order() {
+    let volume = Volume::with_conf("listener 1883\npassword_file {root}/config/passwd\n");
+    volume.put("config/..data/passwd", "a:b\n");
+    symlink("..data/passwd", volume.at("config/passwd")).expect("a link");
+    let (code, out) = volume.repair(&[]);
+    assert_eq!(code, 0, "{out}");
+    assert!(volume.at("config/passwd").is_symlink());
+    assert_eq!(mode_of(&volume.at("config/..data/passwd")), 0o644, "not through a link");
+}
+
+#[test]
 fn a_hard_link_to_a_file_of_somebody_else_is_told_and_left_alone() {
     if without_root("a file of root") {
         return;
