@@ -253,9 +253,8 @@ impl Broker {
         }
         let session = self.sessions.get_mut(key)?;
         let ends = clean_start || session.expiry_secs == 0;
-        // A will is sent at take-over unless the session goes on and the will still waits for its delay [MQTT-3.1.3-9].
-        let delayed = session.will.as_ref().is_some_and(|will| will.delay_secs > 0);
-        if ends || (session.wire.is_some() && !delayed) {
+        // As mosquitto: a session that goes on has lost nothing, so its will is not published; one that ends has.
+        if ends {
             self.publish_will(key, now, out);
         }
         let session = self.sessions.get_mut(key)?;
