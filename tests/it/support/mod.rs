@@ -1,4 +1,5 @@
 //! What tests share.
 #![allow(dead_code)]
 
+pub mod docker;
 pub mod process;

@@ -1,0 +1,187 @@
+//! Volumes and identities that sent the predecessors into a restart loop: each time the container stays up and serves, or
+//! ends once with a plain line.
+
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+
+use crate::support::docker::{Container, image};
+use crate::support::process::Folder;
+
+const CONF: &str = "listener 1883\nallow_anonymous true\n";
+
+fn mount(folder: &Folder, inside: &str) -> String {
+    format!("{}:{inside}", folder.path().display())
+}
+
+/// Starts a container that has to serve, and returns it.
+#[track_caller]
+fn serves(image: &str, options: &[&str]) -> Container {
+    let container = Container::start(image, options, &[]);
+    container.wait_until_answering();
+    assert_eq!(container.inspect("{{.State.Running}} {{.RestartCount}}"), "true 0", "{}", container.logs());
+    let health = container.exec(&["darner", "healthcheck"]);
+    assert_eq!(health.code, 0, "{}\n{}", health.said(), container.logs());
+    container
+}
+
+#[test]
+fn a_read_only_configuration_without_the_other_defaults() {
+    let Some(image) = image() else { return };
+    let folder = Folder::new("ro");
+    folder.write("mosquitto.conf", CONF);
+    serves(image, &["-v", &(mount(&folder, "/mosquitto/config") + ":ro")]);
+}
+
+#[test]
+fn a_read_only_configuration_folder_that_is_empty_means_the_built_in_default() {
+    let Some(image) = image() else { return };
+    let folder = Folder::new("ro-empty");
+    serves(image, &["-v", &(mount(&folder, "/mosquitto/config") + ":ro")]);
+}
+
+#[test]
+fn a_directory_that_docker_made_of_a_missing_file_is_explained() {
+    let Some(image) = image() else { return };
+    let folder = Folder::new("missing");
+    let file = format!("{}/mosquitto.conf:/mosquitto/config/mosquitto.conf", folder.path().display());
+    let container = serves(image, &["-v", &file]);
+    let log = container.logs();
+    assert!(log.contains("/mosquitto/config/mosquitto.conf") && log.contains("directory"), "{log}");
+}
+
+#[test]
+fn a_file_where_a_named_folder_is_due() {
+    let Some(image) = image() else { return };
+    let folder = Folder::new("file");
+    folder.write("mosquitto.conf", format!("{CONF}persistence true\npersistence_location /mosquitto/config/data/\nlog_dest stdout\n"));
+    folder.write("data", "not a folder");
+    let container = serves(image, &["-v", &mount(&folder, "/mosquitto/config")]);
+    assert!(container.logs().contains("/mosquitto/config/data"), "{}", container.logs());
+    assert_eq!(std::fs::read_to_string(folder.path().join("data")).expect("the file"), "not a folder");
+}
+
+#[test]
+fn a_full_disk() {
+    let Some(image) = image() else { return };
+    let options = [
+        "--tmpfs",
+        "/mosquitto/config:size=4k,nr_inodes=2",
+        "--tmpfs",
+        "/mosquitto/pwfile:size=4k,nr_inodes=1",
+        "--tmpfs",
+        "/mosquitto/data:size=4k,nr_inodes=1",
+    ];
+    let container = serves(image, &options);
+    assert!(container.logs().contains("No space left"), "{}", container.logs());
+}
+
+#[test]
+fn under_the_user_1883_on_fresh_volumes() {
+    let Some(image) = image() else { return };
+    let container = serves(image, &["--user", "1883:1883"]);
+    assert!(container.exec(&["cat", "/mosquitto/config/mosquitto.conf"]).ok().contains("listener 1883"));
+}
+
+#[test]
+fn under_another_user_on_that_user_s_folder() {
+    let Some(image) = image() else { return };
+    let folder = Folder::new("user");
+    chown(folder.path(), Some(1000), Some(1000)).expect("root");
+    let container = serves(image, &["--user", "1000:1000", "-v", &mount(&folder, "/mosquitto/config")]);
+    assert!(container.exec(&["ls", "/mosquitto/config"]).ok().contains("mosquitto.conf"), "{}", container.logs());
+}
+
+#[test]
+fn without_any_capability() {
+    let Some(image) = image() else { return };
+    serves(image, &["--cap-drop", "ALL"]);
+}
+
+#[test]
+fn with_the_three_capabilities_of_changing_identity() {
+    let Some(image) = image() else { return };
+    let folder = Folder::new("caps");
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o700)).expect("ours");
+    chown(folder.path(), Some(1883), Some(1883)).expect("root");
+    let options = [
+        "--cap-drop",
+        "ALL",
+        "--cap-add",
+        "CHOWN",
+        "--cap-add",
+        "SETUID",
+        "--cap-add",
+        "SETGID",
+        "-v",
+        &mount(&folder, "/mosquitto/config"),
+    ];
+    serves(image, &options);
+    assert!(folder.path().join("mosquitto.conf").exists(), "made as the owner of the folder");
+}
+
+#[test]
+fn on_a_read_only_root() {
+    let Some(image) = image() else { return };
+    serves(image, &["--read-only"]);
+}
+
+#[test]
+fn under_a_random_user_without_any_right() {
+    let Some(image) = image() else { return };
+    serves(image, &["--user", "1000620000:0", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]);
+}
+
+#[test]
+fn a_password_file_that_is_a_link_to_elsewhere_is_left_alone() {
+    let Some(image) = image() else { return };
+    let folder = Folder::new("link");
+    let outside = Folder::new("outside");
+    let target = outside.write("precious", "keep");
+    std::fs::set_permissions(&target, PermissionsExt::from_mode(0o644)).expect("ours");
+    symlink("/outside/precious", folder.path().join("pwfile")).expect("a link");
+    let container = serves(image, &["-v", &mount(&folder, "/mosquitto/pwfile"), "-v", &mount(&outside, "/outside")]);
+    let kept = std::fs::metadata(&target).expect("the target");
+    assert_eq!((kept.permissions().mode() & 0o777, std::os::unix::fs::MetadataExt::uid(&kept)), (0o644, 0), "{}", container.logs());
+}
+
+#[test]
+fn a_bad_configuration_ends_once_with_3_and_names_file_line_and_word() {
+    let Some(image) = image() else { return };
+    let folder = Folder::new("bad");
+    folder.write("mosquitto.conf", "listener 1883\nallow_anonymus true\n");
+    let container = Container::start(image, &["-v", &mount(&folder, "/mosquitto/config")], &[]);
+    assert_eq!(container.wait_until_ended(), "3", "{}", container.logs());
+    let log = container.logs();
+    for part in ["/mosquitto/config/mosquitto.conf:2", "allow_anonymus", "allow_anonymous"] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+}
+
+#[test]
+fn an_empty_configuration_runs_for_this_container_only_and_says_so() {
+    let Some(image) = image() else { return };
+    let folder = Folder::new("empty");
+    folder.write("mosquitto.conf", "");
+    let container = serves(image, &["-v", &mount(&folder, "/mosquitto/config")]);
+    container.wait_for_log("local only mode");
+    assert_eq!(std::fs::read_to_string(folder.path().join("mosquitto.conf")).expect("the file"), "", "an existing file is never touched");
+}
+
+#[test]
+fn a_log_folder_that_cannot_be_written_silences_nothing() {
+    let Some(image) = image() else { return };
+    let folder = Folder::new("log");
+    let conf = Folder::new("log-conf");
+    conf.write("mosquitto.conf", format!("{CONF}log_dest file /mosquitto/log/mosquitto.log\nlog_dest stdout\n"));
+    let container = serves(image, &["-v", &(mount(&folder, "/mosquitto/log") + ":ro"), "-v", &mount(&conf, "/mosquitto/config")]);
+    container.wait_for_log("/mosquitto/log/mosquitto.log");
+    container.wait_for_log(" running");
+}
+
+#[test]
+fn a_password_file_that_the_configuration_names_and_nobody_made() {
+    let Some(image) = image() else { return };
+    let folder = Folder::new("named");
+    folder.write("mosquitto.conf", format!("{CONF}password_file /mosquitto/config/users/passwd\n"));
+    let container = serves(image, &["-v", &mount(&folder, "/mosquitto/config")]);
+    assert!(container.exec(&["cat", "/mosquitto/config/users/passwd"]).ok().is_empty());
+}
