@@ -3,8 +3,14 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use crate::client;
 use crate::exit_code::ExitCode;
-use crate::{client, health, os, passwd, repair, supervisor, transport};
+use crate::health;
+use crate::os;
+use crate::passwd;
+use crate::repair;
+use crate::supervisor;
+use crate::transport;
 
 type Run = fn(&[OsString]) -> ExitCode;
 

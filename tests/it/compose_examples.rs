@@ -30,7 +30,7 @@ impl Subscriber {
     fn start(port: &str, folder: &Path, arguments: &[&str]) -> Self {
         let output = folder.join("subscriber");
         let file = std::fs::File::create(&output).expect("a file");
-        let arguments = ["-h", "127.0.0.1", "-p", port, "-d"].iter().chain(arguments);
+        let arguments = ["-h", "127.0.0.1", "-p", port, "-d"].into_iter().chain(arguments.iter().copied());
         let child = Command::new("mosquitto_sub").args(arguments).stdin(Stdio::null()).stdout(file).spawn().expect("mosquitto_sub");
         let subscriber = Self { child, output };
         wait_until("the subscription", || subscriber.text().contains("Subscribed"));

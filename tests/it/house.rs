@@ -32,7 +32,7 @@ const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// Files over the budget: path, why.
-const LONG_FILES: &[(&str, &str)] = &[];
+const LONG_FILES: &[(&str, &str)] = &[("src/supervisor/machine.rs", "the table of phases and events: a cell each, and no second place")];
 
 /// Functions over the budget: path, name, why.
 const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[];
@@ -361,8 +361,10 @@ fn every_source_says_what_it_is_and_is_reached() {
         };
         let mut parents = vec![parent.join("mod.rs"), parent.join("lib.rs"), parent.with_extension("rs")];
         parents.extend(files(&parent.to_string_lossy(), &[".rs"]).into_iter().map(|file| PathBuf::from(file.path)));
-        let named =
-            |parent: &PathBuf| std::fs::read_to_string(root().join(parent)).is_ok_and(|text| text.contains(&format!("mod {name};")));
+        let named = |parent: &PathBuf| {
+            std::fs::read_to_string(root().join(parent))
+                .is_ok_and(|text| text.contains(&format!("mod {name};")) || text.contains(&format!("\"{name}.rs\"")))
+        };
         if !parents.iter().any(named) {
             wrong.push(format!("{}: no `mod {name};` reaches it", file.path));
         }
@@ -373,7 +375,9 @@ fn every_source_says_what_it_is_and_is_reached() {
 /// The first words of the command table.
 fn commands() -> Vec<String> {
     let cli = std::fs::read_to_string(root().join("src/cli.rs")).expect("the command table");
-    let words: Vec<_> = cli.lines().filter_map(|line| Some(line.trim().strip_prefix("(\"")?.split('"').next()?.to_owned())).collect();
+    let word = |line: &str| Some(line.trim().split_once("(\"")?.1.split_once('"')?.0.to_owned());
+    let table = cli.split_once("COMMANDS").and_then(|(_, rest)| rest.split_once("\n];")).map(|(table, _)| table).unwrap_or_default();
+    let words: Vec<_> = table.lines().filter_map(word).collect();
     assert!(words.len() > 5, "the command table is found");
     words
 }

@@ -100,7 +100,7 @@ fn without_any_capability() {
 fn with_the_three_capabilities_of_changing_identity() {
     let Some(image) = image() else { return };
     let folder = Folder::new("caps");
-    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o700)).expect("ours");
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o700)).expect("ours");
     chown(folder.path(), Some(1883), Some(1883)).expect("root");
     let options = [
         "--cap-drop",
@@ -136,7 +136,7 @@ fn a_password_file_that_is_a_link_to_elsewhere_is_left_alone() {
     let folder = Folder::new("link");
     let outside = Folder::new("outside");
     let target = outside.write("precious", "keep");
-    std::fs::set_permissions(&target, PermissionsExt::from_mode(0o644)).expect("ours");
+    std::fs::set_permissions(&target, std::fs::Permissions::from_mode(0o644)).expect("ours");
     symlink("/outside/precious", folder.path().join("pwfile")).expect("a link");
     let container = serves(image, &["-v", &mount(&folder, "/mosquitto/pwfile"), "-v", &mount(&outside, "/outside")]);
     let kept = std::fs::metadata(&target).expect("the target");
