@@ -1,15 +1,71 @@
-//! `mosquitto_pub` and `mosquitto_sub`: blocking MQTT clients.
+//! `mosquitto_pub` and `mosquitto_sub`: blocking MQTT clients, and the session that the health check shares with them.
+
+pub mod dial;
+pub mod flows;
+pub mod format;
+pub mod reasons;
+pub mod session;
+
+mod help;
+mod json;
+mod options;
+mod outcome;
+mod property_arguments;
+mod publish;
+mod settings;
+mod subscribe;
 
 use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::PathBuf;
 
 use crate::exit_code::ExitCode;
+use outcome::Outcome;
+use settings::{Settings, Stop, Tool};
 
 /// `mosquitto_pub` with its arguments (without the program's name).
-pub fn pub_command(_arguments: &[OsString]) -> ExitCode {
-    todo!()
+pub fn pub_command(arguments: &[OsString]) -> ExitCode {
+    command(Tool::Pub, arguments)
 }
 
 /// `mosquitto_sub` with its arguments (without the program's name).
-pub fn sub_command(_arguments: &[OsString]) -> ExitCode {
-    todo!()
+pub fn sub_command(arguments: &[OsString]) -> ExitCode {
+    command(Tool::Sub, arguments)
+}
+
+fn command(tool: Tool, arguments: &[OsString]) -> ExitCode {
+    let say = |text: &str| {
+        let _ = write!(std::io::stderr().lock(), "{text}");
+    };
+    let print = |text: &str| {
+        let _ = write!(std::io::stdout().lock(), "{text}");
+    };
+    let defaults = defaults_path(tool).and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
+    let settings = match Settings::load(tool, &defaults, arguments) {
+        Ok(settings) => settings,
+        Err(stop) => {
+            match stop {
+                Stop::Help => print(&help::text(tool)),
+                Stop::Version => print(&(help::version(tool) + "\n")),
+                Stop::Refused(text) => say(&format!("{text}\nUse '{} --help' to see usage.\n", tool.name())),
+            }
+            // mosquitto's tools end with 1 even after --help; scripts that ask for help have been told so for ever.
+            return ExitCode::Failure;
+        }
+    };
+    let Outcome { code, text } = match tool {
+        Tool::Pub => publish::run(&settings),
+        Tool::Sub => subscribe::run(&settings),
+    };
+    if let Some(text) = text {
+        settings.complain(&text);
+    }
+    code
+}
+
+/// `$XDG_CONFIG_HOME/mosquitto_pub`, else `~/.config/mosquitto_pub`.
+fn defaults_path(tool: Tool) -> Option<PathBuf> {
+    let config = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
+    let config = config.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config")));
+    config.map(|config| config.join(tool.name()))
 }

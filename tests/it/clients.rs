@@ -1,1 +1,4 @@
-//! (being built)
+//! `mosquitto_pub` and `mosquitto_sub`: side by side with Debian's, against Debian's broker and against ours.
+
+mod compared;
+mod flows;

@@ -2,4 +2,5 @@
 #![allow(dead_code)]
 
 pub mod docker;
+pub mod peer;
 pub mod process;

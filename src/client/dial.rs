@@ -1,0 +1,145 @@
+//! Opening the Network Connection: TCP or a unix socket, blocking, perhaps with a deadline.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Where the broker is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    Tcp { host: String, port: u16 },
+    Unix(PathBuf),
+}
+
+/// Why no connection came about.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    #[error("the host name {0:?} has no address")]
+    Lookup(String),
+    #[error("{}", plain(.0))]
+    Io(#[from] io::Error),
+}
+
+/// The operating system's words alone, without Rust's `(os error N)`.
+pub fn plain(error: &io::Error) -> String {
+    error.raw_os_error().map_or_else(|| error.to_string(), |code| nix::errno::Errno::from_raw(code).desc().to_owned())
+}
+
+/// A connected socket of either kind.
+#[derive(Debug)]
+pub enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// How to connect.
+#[derive(Debug, Clone, Default)]
+pub struct DialOptions {
+    /// Local host name or address to connect from.
+    pub bind: Option<String>,
+    pub no_delay: bool,
+    /// The connection must stand by then; `None` leaves it to the operating system.
+    pub until: Option<Instant>,
+}
+
+impl Stream {
+    /// Connects to the first address of the host that answers.
+    pub fn dial(address: &Address, options: &DialOptions) -> Result<Self, DialError> {
+        match address {
+            Address::Unix(path) => Ok(Self::Unix(UnixStream::connect(path)?)),
+            Address::Tcp { host, port } => {
+                let lookup = |name: &str, port| -> Result<Vec<SocketAddr>, DialError> {
+                    (name, port).to_socket_addrs().map(Iterator::collect).map_err(|_| DialError::Lookup(name.to_owned()))
+                };
+                let from = options.bind.as_deref().map(|name| lookup(name, 0)).transpose()?;
+                let mut last = DialError::Lookup(host.clone());
+                for to in lookup(host, *port)? {
+                    match connect(to, from.as_deref(), options) {
+                        Ok(stream) => return Ok(Self::Tcp(stream)),
+                        Err(error) => last = DialError::Io(error),
+                    }
+                }
+                Err(last)
+            }
+        }
+    }
+
+    pub fn set_nonblocking(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_nonblocking(true),
+            Self::Unix(stream) => stream.set_nonblocking(true),
+        }
+    }
+
+    /// Says that nothing more will be written.
+    pub fn finish(&self) {
+        let _ = match self {
+            Self::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
+            Self::Unix(stream) => stream.shutdown(std::net::Shutdown::Write),
+        };
+    }
+}
+
+fn connect(to: SocketAddr, from: Option<&[SocketAddr]>, options: &DialOptions) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+    if let Some(from) = from {
+        let mut bound = Err(io::Error::from_raw_os_error(libc::EADDRNOTAVAIL));
+        for local in from.iter().filter(|local| local.is_ipv4() == to.is_ipv4()) {
+            bound = socket.bind(&(*local).into());
+            if bound.is_ok() {
+                break;
+            }
+        }
+        bound?;
+    }
+    if options.no_delay {
+        socket.set_tcp_nodelay(true)?;
+    }
+    match options.until {
+        Some(until) => {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
+            }
+            socket.connect_timeout(&to.into(), left)?;
+        }
+        None => socket.connect(&to.into())?,
+    }
+    Ok(socket.into())
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buffer),
+            Self::Unix(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(bytes),
+            Self::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}

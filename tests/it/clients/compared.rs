@@ -1,0 +1,296 @@
+//! The same command line given to our tool and to Debian's 2.0.11: same stdout, stderr and exit code.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use crate::support::peer::{Peer, debian};
+use crate::support::process::{Folder, darner, free_port, run};
+
+/// Words separated by spaces; `_` in a word stands for a space. `{port}` accepts everybody, `{auth}` needs a password, `{none}` has
+/// no listener. A broker on `{port}` holds the retained messages of [`brokers`].
+const COMMAND_LINES: &[&str] = &[
+    // Publishing.
+    "mosquitto_pub -p {port} -t a -m hi",
+    "mosquitto_pub -p {port} -t a -m hi -d",
+    "mosquitto_pub -p {port} -t a -m hi -d -q 1 -i me1 -r",
+    "mosquitto_pub -p {port} -t a -m hi -d -q 2 -V mqttv31 -i me2",
+    "mosquitto_pub -p {port} -t a -m hi -d -q 2 -V 5 -D publish user-property a b --repeat 2 --repeat-delay 0.1",
+    "mosquitto_pub -p {port} -t a -m hi -d --repeat 3",
+    "mosquitto_pub -p {port} -t a -m hi -d -V 5 -D publish topic-alias 10 --repeat 2",
+    "mosquitto_pub -p {port} -t a -m x -t b -d",
+    "mosquitto_pub -p {port} -t a -n -d",
+    "mosquitto_pub -L mqtt://127.0.0.1:{port}/a/b -m x -d",
+    "mosquitto_pub -L mqtt://u:p@127.0.0.1:{auth}/a/b -m x -d",
+    "mosquitto_pub -p {port} -h 127.0.0.1 -A 127.0.0.9 -t a -m x",
+    "mosquitto_pub -p {port} -h 127.0.0.1 -A 203.0.113.1 -t a -m x",
+    "mosquitto_pub -p {port} -t a -m x -I pre --will-topic w --will-payload gone --will-qos 1 --will-retain",
+    "mosquitto_pub -p {port} -t a -m x -V 5 -P p",
+    "mosquitto_pub -p {port} -t a -m x -V 5 -x 10 --nodelay -k 10 -M 3 --quiet",
+    "mosquitto_pub -p {auth} -t a -m x -u u -P p",
+    "mosquitto_pub -p {port} -t a -s",
+    "mosquitto_pub -p {port} -t a -l",
+    "mosquitto_pub -p {port} -t a -f /nonexistent",
+    // Refused by the broker, or no broker.
+    "mosquitto_pub -h 127.0.0.1 -p {none} -t a -m x",
+    "mosquitto_sub -h 127.0.0.1 -p {none} -t a",
+    "mosquitto_pub -h 127.0.0.1 -p {none} -t a -m x --quiet",
+    "mosquitto_pub -h host.invalid -t a -m x",
+    "mosquitto_pub --unix /nonexistent -t a -m x",
+    "mosquitto_pub -p 0 -t a -m x",
+    "mosquitto_pub -p {auth} -t a -m x",
+    "mosquitto_pub -p {auth} -t a -m x -d",
+    "mosquitto_pub -p {auth} -t a -m x -V 5",
+    "mosquitto_pub -p {auth} -t a -m x -V 31 -i me3",
+    "mosquitto_pub -p {auth} -t a -m x -u u -P wrong",
+    "mosquitto_pub -p {auth} -t a -l",
+    "mosquitto_sub -p {auth} -t a",
+    "mosquitto_sub -p {auth} -t a -V 5",
+    "mosquitto_sub -p {auth} -t a --quiet",
+    // Subscribing.
+    "mosquitto_sub -p {port} -t r/a -C 1",
+    "mosquitto_sub -p {port} -t r/a -t r/b -t r/empty -C 2 -v",
+    "mosquitto_sub -p {port} -t r/a -C 1 -d",
+    "mosquitto_sub -p {port} -t r/a -C 1 -d -q 1",
+    "mosquitto_sub -p {port} -t r/a -C 1 -d -q 2",
+    "mosquitto_sub -p {port} -t r/a -C 1 -d -q 2 -V 5",
+    "mosquitto_sub -p {port} -t r/a -C 1 -d -q 2 -V 5 -D subscribe subscription-identifier 3 -F %S",
+    "mosquitto_sub -p {port} -t r/a -C 1 -N",
+    "mosquitto_sub -p {port} -t r/a -E",
+    "mosquitto_sub -p {port} -t r/a -t r/b -E -d",
+    "mosquitto_sub -p {port} -t r/a -E -d -V 5 --retain-as-published",
+    "mosquitto_sub -p {port} -t r/a -W 1 -d -U x",
+    "mosquitto_sub -p {port} -t r/a -W 1 -R",
+    "mosquitto_sub -p {port} -t r/# -T r/b -T r/json -W 1 -v",
+    "mosquitto_sub -p {port} -t r/a --retained-only -W 1",
+    "mosquitto_sub -p {port} -t r/a -R --retained-only",
+    "mosquitto_sub -p {port} -t r/a -c -i keeper -C 1",
+    // Formats.
+    "mosquitto_sub -p {port} -t r/a -C 1 -F %t|%10t|%-10t|%.1t|%5.2t|%p|%5p|%-5p|%05p|%1p",
+    "mosquitto_sub -p {port} -t r/a -C 1 -F %x|%06x|%X|%3x|%l|%03l|%-3l|%q|%r|%m|%3m|%S|%5S|%05S|%%",
+    "mosquitto_sub -p {port} -t r/a -C 1 -F \\t|\\n|\\\\|\\a|\\e|\\r|\\v|\\0|@@|@Y|@%",
+    "mosquitto_sub -p {port} -t r/a -C 1 -F @Y-@m-@d_@H@z|@x|@j|@A|@B|@D|@F|@Z",
+    "mosquitto_sub -p {port} -t r/props -C 1 -V 5 -F %A|%C|%10C|%D|%E|%F|%P|%R|%S|%2F|%-4F|%04F",
+    "mosquitto_sub -p {port} -t r/json -C 1 -F %J",
+    "mosquitto_sub -p {port} -t r/json -C 1 -F %J --pretty",
+    "mosquitto_sub -p {port} -t r/a -C 1 -q 1 -F %j",
+    "mosquitto_sub -p {port} -t r/a -C 1 -F %J",
+    "mosquitto_sub -p {port} -t r/props -C 1 -V 5 -F %j",
+    "mosquitto_sub -p {port} -t r/props -C 1 -V 5 -F %j --pretty",
+    "mosquitto_sub -p {port} -t r/odd -C 1 -F %j",
+    "mosquitto_sub -p {port} -t r/a -F %z",
+    "mosquitto_sub -p {port} -t r/a -F %",
+    "mosquitto_sub -p {port} -t r/a -F %-",
+    "mosquitto_sub -p {port} -t r/a -F %10",
+    "mosquitto_sub -p {port} -t r/a -F a@",
+    "mosquitto_sub -p {port} -t r/a -F a\\",
+    "mosquitto_sub -p {port} -t r/a -F a\\q",
+    // Command lines that are off.
+    "mosquitto_pub --foo",
+    "mosquitto_sub --foo",
+    "mosquitto_sub -m x",
+    "mosquitto_pub -W 1",
+    "mosquitto_pub -t a -m",
+    "mosquitto_pub -t",
+    "mosquitto_pub -t a -m x -m y",
+    "mosquitto_pub -t a -m x -n",
+    "mosquitto_pub -t a/# -m x",
+    "mosquitto_pub -t a -m x --will-payload x",
+    "mosquitto_pub -t a -m x --will-retain",
+    "mosquitto_pub -t a -m x --will-topic a/+",
+    "mosquitto_pub -t a -m x --will-topic a --will-qos 3",
+    "mosquitto_pub -t a -m x -q 3",
+    "mosquitto_pub -t a -m x -k 4",
+    "mosquitto_pub -t a -m x -p 70000",
+    "mosquitto_pub -t a -m x -c",
+    "mosquitto_pub -t a -m x -c -V 5",
+    "mosquitto_pub -t a -m x -x abc",
+    "mosquitto_pub -t a -m x -x 4294967296",
+    "mosquitto_pub -t a -m x -i a -I b",
+    "mosquitto_pub -t a -m x -V 6",
+    "mosquitto_pub -t a -m x -M 0",
+    "mosquitto_pub -t a -m x --repeat 0",
+    "mosquitto_pub -t a -m x --repeat-delay -1",
+    "mosquitto_pub -t a -m x -L foo://x/y",
+    "mosquitto_pub -m x -L mqtt://x",
+    "mosquitto_pub -m x -t a -P p",
+    "mosquitto_pub -t a -m x -D",
+    "mosquitto_pub -t a -m x -D publish content-type",
+    "mosquitto_pub -t a -m x -D publish user-property a",
+    "mosquitto_pub -t a -m x -D nowhere content-type a",
+    "mosquitto_pub -t a -m x -D publish nothing a",
+    "mosquitto_pub -t a -m x -D publish receive-maximum 10",
+    "mosquitto_pub -t a -m x -D connect receive-maximum 0",
+    "mosquitto_pub -t a -m x -D connect receive-maximum 70000",
+    "mosquitto_pub -t a -m x -D publish content-type a -D publish content-type b",
+    "mosquitto_sub",
+    "mosquitto_sub -t a/#/b",
+    "mosquitto_sub -t a -T a/#/b",
+    "mosquitto_sub -t a -U a/#/b",
+    "mosquitto_sub -t a -C 0",
+    "mosquitto_sub -t a -W 0",
+    "mosquitto_sub -t a --random-filter 0",
+];
+
+struct Brokers {
+    open: Peer,
+    closed: Peer,
+    nobody: u16,
+}
+
+fn brokers() -> Brokers {
+    let open = Peer::start("listener {port} 127.0.0.1\nallow_anonymous true\n");
+    let folder = Folder::new("peer");
+    let password_file = folder.path().join("passwords");
+    let status = debian("mosquitto_passwd").args(["-c", "-b"]).arg(&password_file).args(["u", "p"]).status();
+    assert!(status.expect("mosquitto_passwd").success());
+    let closed = Peer::start_in(folder, "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {folder}/passwords\n");
+    let retained: &[&[&str]] = &[
+        &["-t", "r/a", "-m", "hello world", "-q", "2"],
+        &["-t", "r/b", "-m", "b"],
+        &["-t", "r/json", "-m", r#" {"a": [1, 2, {"b": "x, \" y"}], "c": null} "#],
+        &["-t", "r/odd", "-m", "quote \" back \\ line \n tab \t bell \x07 ü"],
+    ];
+    let with_properties: &[&str] = &[
+        "-t",
+        "r/props",
+        "-m",
+        "x",
+        "-D",
+        "publish",
+        "content-type",
+        "text",
+        "-D",
+        "publish",
+        "user-property",
+        "k",
+        "v",
+        "-D",
+        "publish",
+        "user-property",
+        "l",
+        "w",
+        "-D",
+        "publish",
+        "response-topic",
+        "back",
+        "-D",
+        "publish",
+        "correlation-data",
+        "77",
+        "-D",
+        "publish",
+        "payload-format-indicator",
+        "1",
+    ];
+    for arguments in retained.iter().chain([&with_properties]) {
+        let port = open.port.to_string();
+        let (code, _, stderr) = run(debian("mosquitto_pub").args(["-r", "-p", &port]).args(*arguments));
+        assert_eq!(code, 0, "{stderr}");
+    }
+    Brokers { open, closed, nobody: free_port() }
+}
+
+impl Brokers {
+    fn words(&self, line: &str) -> Vec<String> {
+        let fill = |word: &str| {
+            word.replace("{port}", &self.open.port.to_string())
+                .replace("{auth}", &self.closed.port.to_string())
+                .replace("{none}", &self.nobody.to_string())
+        };
+        line.split(' ').map(|word| fill(&word.replace('_', if word.starts_with("mosquitto") { "_" } else { " " }))).collect()
+    }
+}
+
+/// What differs from run to run: identifiers that the broker assigns, and the time.
+fn masked(text: &str) -> String {
+    let mut out = String::new();
+    for line in text.split_inclusive('\n') {
+        match (line.split_once("auto-"), line.split_once("\"tst\":")) {
+            (Some((before, after)), _) => out += &format!("{before}auto-{}", after.get(36..).unwrap_or_default()),
+            (_, Some((before, after))) => out += &format!("{before}\"tst\":{}", after.split_once(',').map_or("", |(_, rest)| rest)),
+            _ => out += line,
+        }
+    }
+    out
+}
+
+#[test]
+fn our_tools_say_and_return_what_debians_do() {
+    let brokers = brokers();
+    let home = Folder::new("home");
+    // Two at a time, as each waits more than it works.
+    let differences = std::sync::Mutex::new(Vec::new());
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while let Some(line) = COMMAND_LINES.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                    let words = brokers.words(line);
+                    let (tool, arguments) = words.split_first().expect("a tool");
+                    let mut commands = [Command::new(darner()), debian(tool)];
+                    commands[0].arg(tool);
+                    let [ours, theirs] = commands.map(|mut command| {
+                        command.args(arguments).env("HOME", home.path()).env("TZ", "UTC").env_remove("XDG_CONFIG_HOME");
+                        let (code, stdout, stderr) = run(&mut command);
+                        (code, masked(&stdout), masked(&stderr))
+                    });
+                    if ours != theirs {
+                        differences.lock().expect("a lock").push(format!("{line}\n  ours   {ours:?}\n  Debian {theirs:?}"));
+                    }
+                }
+            });
+        }
+    });
+    let differences = differences.into_inner().expect("a lock");
+    assert!(differences.is_empty(), "{} differ:\n{}", differences.len(), differences.join("\n"));
+}
+
+#[test]
+fn defaults_are_read_from_the_users_own_file() {
+    let brokers = brokers();
+    let home = Folder::new("home");
+    let port = brokers.open.port;
+    home.write(".config/mosquitto_pub", format!("# mine\n-p {port}\n-t from file\n-d\n"));
+    home.write(".config/mosquitto_sub", format!("-p {port}\n-C 1\n-t r/a\n-F got %p\n"));
+    for (tool, arguments) in [("mosquitto_pub", vec!["-m", "x"]), ("mosquitto_sub", vec![])] {
+        let [ours, theirs] = [Command::new(darner()), debian(tool)].map(|mut command| {
+            if command.get_program() == darner().as_os_str() {
+                command.arg(tool);
+            }
+            run(command.args(&arguments).env("HOME", home.path()).env_remove("XDG_CONFIG_HOME"))
+        });
+        assert_eq!(ours, theirs);
+        assert_eq!(ours.0, 0);
+    }
+}
+
+#[test]
+fn each_line_of_stdin_is_a_message() {
+    let brokers = brokers();
+    let port = brokers.open.port.to_string();
+    let mut outputs = Vec::new();
+    for mut command in [Command::new(darner()), debian("mosquitto_pub")] {
+        if outputs.is_empty() {
+            command.arg("mosquitto_pub");
+        }
+        let topic = format!("lines/{}", outputs.len());
+        // Ours, as Debian's keeps its lines to itself when stdout is a pipe.
+        let mut subscriber = Command::new(darner())
+            .arg("mosquitto_sub")
+            .args(["-p", &port, "-t", &topic, "-C", "4", "-F", "[%p]", "-q", "1", "-W", "20", "-d"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a subscriber");
+        let mut subscriber_lines = std::io::BufRead::lines(std::io::BufReader::new(subscriber.stdout.take().expect("stdout")));
+        let subscribed = subscriber_lines.by_ref().any(|line| line.is_ok_and(|line| line.starts_with("Subscribed")));
+        assert!(subscribed);
+        let mut publisher = command.args(["-p", &port, "-t", &topic, "-l", "-q", "1"]).stdin(Stdio::piped()).spawn().expect("a publisher");
+        publisher.stdin.take().expect("stdin").write_all(b"one\n\ntwo\nlast").expect("written");
+        assert!(publisher.wait().expect("ended").success());
+        let printed: Vec<_> = subscriber_lines.map_while(Result::ok).filter(|line| line.starts_with('[')).collect();
+        assert!(subscriber.wait().expect("ended").success());
+        outputs.push(printed);
+    }
+    assert_eq!(outputs[0], ["[one]", "[]", "[two]", "[last]"]);
+    assert_eq!(outputs[0], outputs[1]);
+}

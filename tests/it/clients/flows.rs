@@ -1,0 +1,157 @@
+//! Conversations that a comparison of outputs does not show.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+
+use crate::support::peer::Peer;
+use crate::support::process::{darner, run};
+
+fn tool(name: &str, port: u16) -> Command {
+    let mut command = Command::new(darner());
+    command.args([name, "-h", "127.0.0.1", "-p", &port.to_string()]).env("HOME", "/nonexistent").env_remove("XDG_CONFIG_HOME");
+    command
+}
+
+/// A listener that plays the broker by hand.
+fn stage() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    (listener, port)
+}
+
+fn spawn(command: &mut Command) -> Child {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the tool starts")
+}
+
+fn outcome(child: Child) -> (Option<i32>, String, String) {
+    let output = child.wait_with_output().expect("the tool ends");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+const CONNACK: &[u8] = &[0x20, 2, 0, 0];
+
+fn read_some(stream: &mut std::net::TcpStream) -> Vec<u8> {
+    let mut buffer = [0; 1024];
+    let len = stream.read(&mut buffer).expect("bytes");
+    buffer[..len].to_vec()
+}
+
+#[test]
+fn a_connection_lost_before_the_acknowledgement_ends_pub_with_7() {
+    let (listener, port) = stage();
+    let child = spawn(tool("mosquitto_pub", port).args(["-t", "a", "-m", "x", "-q", "1"]));
+    let (mut stream, _) = listener.accept().expect("a client");
+    read_some(&mut stream);
+    stream.write_all(CONNACK).expect("sent");
+    let publish = read_some(&mut stream);
+    assert_eq!(publish.first(), Some(&0x32), "PUBLISH at QoS 1");
+    drop(stream);
+    assert_eq!(outcome(child), (Some(7), String::new(), "Error: The connection was lost.\n".into()));
+}
+
+#[test]
+fn sub_connects_again_after_a_lost_connection() {
+    let (listener, port) = stage();
+    let child = spawn(tool("mosquitto_sub", port).args(["-t", "a", "-C", "1", "-W", "20"]));
+    for attempt in 0..2 {
+        let (mut stream, _) = listener.accept().expect("a client");
+        assert_eq!(read_some(&mut stream).first(), Some(&0x10), "CONNECT");
+        if attempt == 0 {
+            continue;
+        }
+        stream.write_all(CONNACK).expect("sent");
+        assert_eq!(read_some(&mut stream).first(), Some(&0x82), "SUBSCRIBE");
+        stream.write_all(&[0x90, 3, 0, 1, 0, 0x30, 5, 0, 1, b'a', b'h', b'i']).expect("sent");
+        assert_eq!(read_some(&mut stream), [0xE0, 0], "DISCONNECT");
+    }
+    assert_eq!(outcome(child), (Some(0), "hi\n".into(), String::new()));
+}
+
+#[test]
+fn bytes_that_are_not_mqtt_end_sub_with_2() {
+    let (listener, port) = stage();
+    let child = spawn(tool("mosquitto_sub", port).args(["-t", "a", "-W", "20"]));
+    let (mut stream, _) = listener.accept().expect("a client");
+    read_some(&mut stream);
+    stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").expect("sent");
+    let (code, _, stderr) = outcome(child);
+    assert_eq!(code, Some(2), "{stderr}");
+    assert_eq!(stderr, "Error: A network protocol error occurred when communicating with the broker.\n");
+}
+
+#[test]
+fn an_idle_subscriber_pings_within_the_keep_alive() {
+    let (listener, port) = stage();
+    let child = spawn(tool("mosquitto_sub", port).args(["-t", "a", "-k", "5", "-C", "1", "-W", "30"]));
+    let (mut stream, _) = listener.accept().expect("a client");
+    read_some(&mut stream);
+    stream.write_all(CONNACK).expect("sent");
+    assert_eq!(read_some(&mut stream).first(), Some(&0x82), "SUBSCRIBE");
+    stream.write_all(&[0x90, 3, 0, 1, 0]).expect("sent");
+    assert_eq!(read_some(&mut stream), [0xC0, 0], "PINGREQ");
+    stream.write_all(&[0xD0, 0, 0x30, 5, 0, 1, b'a', b'h', b'i']).expect("sent");
+    assert_eq!(outcome(child).0, Some(0));
+}
+
+#[test]
+fn sigterm_makes_sub_say_goodbye() {
+    let (listener, port) = stage();
+    let child = spawn(tool("mosquitto_sub", port).args(["-t", "a"]));
+    let (mut stream, _) = listener.accept().expect("a client");
+    read_some(&mut stream);
+    stream.write_all(CONNACK).expect("sent");
+    assert_eq!(read_some(&mut stream).first(), Some(&0x82), "SUBSCRIBE");
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("the tool is there");
+    assert_eq!(read_some(&mut stream), [0xE0, 0], "DISCONNECT");
+    assert_eq!(outcome(child).0, Some(0));
+}
+
+#[test]
+fn a_thousand_messages_of_each_qos_arrive_once_and_in_order() {
+    let peer = Peer::start("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n");
+    for qos in ["0", "1", "2"] {
+        let mut subscriber = tool("mosquitto_sub", peer.port)
+            .args(["-t", "many", "-q", qos, "-C", "1000", "-W", "60", "-d"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a subscriber");
+        let mut lines = BufReader::new(subscriber.stdout.take().expect("stdout")).lines().map_while(Result::ok);
+        assert!(lines.any(|line| line.starts_with("Subscribed")));
+        let mut publisher =
+            tool("mosquitto_pub", peer.port).args(["-t", "many", "-q", qos, "-l"]).stdin(Stdio::piped()).spawn().expect("a publisher");
+        let mut stdin = publisher.stdin.take().expect("stdin");
+        for number in 0..1000 {
+            writeln!(stdin, "{number}").expect("written");
+        }
+        drop(stdin);
+        let received: Vec<u32> = lines.filter_map(|line| line.parse().ok()).collect();
+        assert_eq!(received, (0..1000).collect::<Vec<_>>(), "QoS {qos}");
+        assert!(publisher.wait().expect("ended").success());
+        assert!(subscriber.wait().expect("ended").success());
+    }
+}
+
+#[test]
+fn remove_retained_clears_what_it_prints() {
+    let peer = Peer::start("listener {port} 127.0.0.1\nallow_anonymous true\n");
+    for topic in ["old/a", "old/b"] {
+        assert_eq!(run(tool("mosquitto_pub", peer.port).args(["-t", topic, "-m", "x", "-r", "-q", "1"])).0, 0);
+    }
+    let (code, stdout, _) = run(tool("mosquitto_sub", peer.port).args(["-t", "old/#", "-v", "-C", "2", "--remove-retained", "-W", "10"]));
+    assert_eq!((code, stdout.as_str()), (0, "old/a x\nold/b x\n"));
+    let (code, stdout, _) = run(tool("mosquitto_sub", peer.port).args(["-t", "old/#", "-W", "1"]));
+    assert_eq!((code, stdout.as_str()), (27, ""));
+}
+
+#[test]
+fn options_for_tls_are_refused_with_the_reason() {
+    for arguments in [&["--cafile", "ca.pem"][..], &["--insecure"], &["-p", "8883"], &["-L", "mqtts://localhost/a"]] {
+        let mut command = Command::new(darner());
+        let (code, stdout, stderr) = run(command.arg("mosquitto_pub").args(["-t", "a", "-m", "x"]).args(arguments));
+        assert_eq!((code, stdout.as_str()), (1, ""));
+        assert!(stderr.contains("for TLS, which this version does not speak yet"), "{stderr}");
+    }
+}
