@@ -55,7 +55,9 @@ struct Flags {
     update: bool,
 }
 
-const CONFLICTS: &[(fn(&Flags) -> bool, &str)] = &[
+type Conflict = (fn(&Flags) -> bool, &'static str);
+
+const CONFLICTS: &[Conflict] = &[
     (|flags| flags.create && flags.delete, "-c and -D"),
     (|flags| flags.create && flags.update, "-c and -U"),
     (|flags| flags.delete && flags.batch, "-b and -D"),

@@ -103,12 +103,11 @@ impl Edit {
         for (line, replacement) in &self.changes {
             out.extend(bytes.get(kept..line.start).unwrap_or_default());
             kept = line.end;
-            match replacement {
-                Some(text) => out.extend(text.as_bytes()),
-                None => {
-                    let ending = bytes.get(kept..).unwrap_or_default();
-                    kept += if ending.starts_with(b"\r\n") { 2 } else { usize::from(ending.starts_with(b"\n")) };
-                }
+            if let Some(text) = replacement {
+                out.extend(text.as_bytes());
+            } else {
+                let ending = bytes.get(kept..).unwrap_or_default();
+                kept += if ending.starts_with(b"\r\n") { 2 } else { usize::from(ending.starts_with(b"\n")) };
             }
         }
         out.extend(bytes.get(kept..).unwrap_or_default());

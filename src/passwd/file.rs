@@ -45,8 +45,10 @@ pub(super) fn edit(path: &Path, decide: impl FnOnce(&[u8]) -> Result<Edit, Failu
     if edit.is_empty() {
         return Ok(());
     }
-    let Err(why_not) = replace(&target, &locked.facts, &edit.apply(&bytes)) else { return Ok(()) };
-    let file = open(&target, true).map_err(|_| cannot_write(path, &why_not))?;
+    if replace(&target, &locked.facts, &edit.apply(&bytes)).is_ok() {
+        return Ok(());
+    }
+    let file = open(&target, true).map_err(|error| cannot_write(path, &error))?;
     in_place::edit(&file, &bytes, &edit).map_err(|error| failed(path, &error))
 }
 
@@ -71,8 +73,10 @@ pub(super) fn create(path: &Path, entry: &str) -> Result<(), Failure> {
         }
     }
     let locked = Locked::open(&target).map_err(|error| cannot_write(path, &error))?;
-    let Err(why_not) = replace(&target, &locked.facts, text.as_bytes()) else { return Ok(()) };
-    let file = open(&target, true).map_err(|_| cannot_write(path, &why_not))?;
+    if replace(&target, &locked.facts, text.as_bytes()).is_ok() {
+        return Ok(());
+    }
+    let file = open(&target, true).map_err(|error| cannot_write(path, &error))?;
     in_place::rewrite(&file, text.as_bytes()).map_err(|error| failed(path, &error))
 }
 
@@ -85,13 +89,11 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
     const LINKS_MAX: usize = 40;
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {
-        match std::fs::read_link(&path) {
-            Ok(target) => path = folder_of(&path).join(target),
-            Err(_) => {
-                let name = path.file_name().ok_or(Errno::EISDIR)?.to_owned();
-                return Ok(folder_of(&path).canonicalize()?.join(name));
-            }
-        }
+        let Ok(target) = std::fs::read_link(&path) else {
+            let name = path.file_name().ok_or(Errno::EISDIR)?;
+            return Ok(folder_of(&path).canonicalize()?.join(name));
+        };
+        path = folder_of(&path).join(target);
     }
     Err(Errno::ELOOP.into())
 }

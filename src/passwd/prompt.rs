@@ -42,7 +42,9 @@ fn read_hidden_line() -> Result<Vec<u8>, Failure> {
     let hidden = if stdin.is_terminal() { tcgetattr(stdin.as_fd()).ok() } else { None };
     let Some(before) = hidden else { return read_line() };
     let mut ends = SigSet::empty();
-    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT].into_iter().for_each(|signal| ends.add(signal));
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
+        ends.add(signal);
+    }
     let _ = ends.thread_block();
     let mut without_echo: Termios = before.clone();
     without_echo.local_flags.remove(LocalFlags::ECHO);
