@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["supervisor", "transport", "client", "health", "passwd", "repair"],
+    &["check"],
     &["store"],
     &["broker"],
     &["access"],
