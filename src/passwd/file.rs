@@ -18,6 +18,9 @@ use crate::conf::files::FILE_BYTES_MAX;
 /// How long another run may take.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How often the file may be replaced by others before it is ours.
+const REPLACED_MAX: u32 = 1000;
+
 fn reason(error: &io::Error) -> String {
     error.raw_os_error().map_or_else(|| error.to_string(), |errno| Errno::from_raw(errno).desc().to_owned())
 }
@@ -127,7 +130,7 @@ impl Locked {
     fn open(path: &Path) -> io::Result<Self> {
         // A folder that cannot be read cannot be locked; the file's own lock is the better part.
         let folder = File::open(folder_of(path)).ok().map(lock).transpose()?;
-        loop {
+        for _ in 0..REPLACED_MAX {
             let file = lock(open(path, false)?)?;
             let facts = file.metadata()?;
             let named = std::fs::metadata(path)?;
@@ -136,6 +139,7 @@ impl Locked {
                 return Ok(Self { _folder: folder, file, facts });
             }
         }
+        Err(io::Error::other("Another program keeps replacing it"))
     }
 
     fn read(&mut self) -> io::Result<Vec<u8>> {
