@@ -151,7 +151,7 @@ impl Logger {
             return;
         }
         let mut state = self.lock();
-        let State { clock, destinations, to_topic, json } = &mut *state;
+        let State { clock, destinations, to_topic, json, .. } = &mut *state;
         let message = escape(message);
         let mut line = String::with_capacity(message.len() + 32);
         if *json {
