@@ -35,6 +35,15 @@ notices! {
     OpeningUnixListener { path: String } Information "Opening unix listen socket on path {path}.";
     LocalOnly {} Warning "Starting in local only mode. Connections will only be possible from clients running on this machine.";
     LocalOnlyHelp {} Warning "Create a configuration file which defines a listener to allow remote access.";
+    LocalOnlyMore {} Warning "For more details see https://mosquitto.org/documentation/authentication-methods/";
+    RunningAs { user: String } Information "Info: running mosquitto as user: {user}.";
+    RunningAsRoot {} Warning "Warning: Mosquitto should not be run as root/administrator.";
+    TryingNobody {} Warning "Warning: Unable to drop privileges to 'mosquitto' because this user does not exist. Trying 'nobody' instead.";
+    MaxConnections { peer: String } Notice "Client connection from {peer} denied: max_connections exceeded.";
+    ListenersChanged {} Error "Error: It is not currently possible to add/remove listeners when reloading the config file.";
+    KeepingConfig {} Error "Error: The new configuration is not used; the broker goes on with the one it has.";
+    NothingToSave {} Notice "Nothing was saved: this version keeps its state in memory only.";
+    InternalError {} Error "Error: Internal error; the broker ends, so that it can be started afresh.";
     ClientConnected { peer: String, client_id: String, version: u8, clean: u8, keep_alive_secs: u16, username: String } Notice
         "New client connected from {peer} as {client_id} (p{version}, c{clean}, k{keep_alive_secs}{username}).";
     /// `how`: "disconnected", "closed its connection", "has exceeded timeout, disconnecting" …

@@ -119,6 +119,7 @@ impl Broker {
 
     /// Takes one input, appends effects to `out`.
     pub fn handle(&mut self, now: Time, input: Input<'_>, out: &mut Outbox) {
+        let before = out.effects.len();
         match input {
             Input::Packet { connection, packet, len } => {
                 self.counters.bytes_received += len as u64;
@@ -150,7 +151,7 @@ impl Broker {
             Input::DumpSubscriptions => self.dump_subscriptions(out),
             Input::Shutdown => self.shutdown(out),
         }
-        self.counters.count_sends(out);
+        self.counters.count_sends(out.effects.get(before..).unwrap_or_default());
     }
 
     /// When `Input::DeadlineReached` is due next.

@@ -35,9 +35,9 @@ impl Counters {
     }
 
     /// Adds up what an outbox sends.
-    pub(super) fn count_sends(&mut self, out: &Outbox) {
+    pub(super) fn count_sends(&mut self, effects: &[Effect]) {
         self.packets_received += 1;
-        for effect in &out.effects {
+        for effect in effects {
             if let Effect::Send { start, end, .. } = effect {
                 self.packets_sent += 1;
                 self.bytes_sent += u64::from(end - start);

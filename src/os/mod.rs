@@ -3,6 +3,7 @@
 pub mod beneath;
 pub mod fd_passing;
 pub mod identity;
+pub mod inherited;
 pub mod local_socket;
 pub mod process;
 pub mod reap;

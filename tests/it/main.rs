@@ -4,7 +4,6 @@
 
 mod support;
 
-mod access;
 mod broker;
 mod clients;
 mod compose_examples;

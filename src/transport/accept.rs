@@ -1,0 +1,90 @@
+//! One task for each listening socket.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use tokio::io::Interest;
+
+use super::connections::register;
+use super::driver::{Driver, Shard};
+use super::listeners::{self, Listening};
+use crate::broker::Origin;
+use crate::logging::LogType;
+use crate::notice::Notice;
+
+/// Connections accepted in a row before those that are open have their turn.
+const BURST: usize = 64;
+/// How long to wait when the process is out of descriptors or memory; those who knock wait in the kernel's queue.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+pub(super) async fn accept_forever(shard: Shard, listening: Listening) {
+    let Listening { socket, origin } = listening;
+    let Ok(listener) = register(socket) else { return shard.fail() };
+    let mut complained = false;
+    loop {
+        let Ok(ready) = listener.readable().await else { return };
+        drop(ready);
+        for _ in 0..BURST {
+            match listener.try_io(Interest::READABLE, listeners::accept) {
+                Ok(socket) => {
+                    complained = false;
+                    admit(&shard, socket, &origin);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if is_exhausted(&error) => {
+                    if !std::mem::replace(&mut complained, true) {
+                        shard.log(LogType::Error, &format!("Error: Unable to accept new connections ({error}): raise the limit of open files (ulimit -n) or lower max_connections."));
+                    }
+                    tokio::time::sleep(BACK_OFF).await;
+                    break;
+                }
+                // The peer went away before it was accepted (ECONNABORTED and the network errors of accept(2)).
+                Err(_) => {}
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn is_exhausted(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
+    )
+}
+
+fn admit(shard: &Shard, socket: OwnedFd, origin: &Origin) {
+    let peer = shard.turn(|driver| driver.may_enter(&socket, origin)).flatten();
+    if let Some(peer) = peer
+        && let Ok(socket) = register(socket)
+    {
+        shard.accepted(socket, origin.clone(), peer);
+    }
+}
+
+impl Driver {
+    /// The peer's name, or `None` where it is turned away.
+    fn may_enter(&mut self, socket: &OwnedFd, origin: &Origin) -> Option<String> {
+        let conf = &self.settings.conf;
+        let peer = listeners::peer_name(socket, conf, origin);
+        match origin {
+            Origin::Listener(index) => {
+                let most = conf.listeners.get(*index).and_then(|listener| listener.max_connections);
+                let full = most.is_some_and(|most| self.connections.open_on(*index) >= most)
+                    || conf.limits.global_connections.is_some_and(|most| self.connections.open() >= most);
+                if full {
+                    let host = peer.rsplit_once(':').map_or(peer.as_str(), |(host, _)| host).to_owned();
+                    self.logger.notice(&Notice::MaxConnections { peer: host });
+                    return None;
+                }
+            }
+            // Where the network is the host's, others can reach the abstract name; they have no pid here.
+            Origin::Private if !getsockopt(socket, PeerCredentials).is_ok_and(|peer| peer.pid() != 0) => return None,
+            Origin::Private => {}
+        }
+        Some(peer)
+    }
+}

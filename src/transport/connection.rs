@@ -1,0 +1,189 @@
+//! One task for each connection: it waits for bytes, and makes packets of them.
+
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::rc::Rc;
+
+use nix::sys::socket::{MsgFlags, recv};
+use tokio::io::Interest;
+use tokio::sync::Notify;
+
+use super::connections::Socket;
+use super::driver::{HOLD_BYTES, Driver, Shard};
+use crate::broker::{ConnectionId, Input};
+use crate::mqtt::codec::{Decoded, decode};
+use crate::mqtt::{Packet, ProtocolVersion};
+
+/// Bytes that a peer may make us hold before it has sent a CONNECT.
+const CONNECT_BYTES_MAX: u32 = 64 << 10;
+
+/// What was read and is not a whole packet yet.
+struct Incoming {
+    tail: Vec<u8>,
+    /// Bytes that the packet in `tail` has in all, as far as known.
+    needed: usize,
+    /// Of the Network Connection; nothing depends on it before CONNECT.
+    version: ProtocolVersion,
+    connected: bool,
+}
+
+/// What the task does next.
+enum Next {
+    /// Wait for bytes.
+    Read,
+    /// There is more to read, but others have their turn first.
+    Again,
+    /// Wait until its own socket takes bytes: it is not read from while so much waits for it.
+    Held,
+    /// Wait for its password to be checked.
+    Paused(Rc<Notify>),
+    End,
+}
+
+pub(super) async fn serve(shard: Shard, id: ConnectionId, socket: Rc<Socket>) {
+    let mut incoming = Incoming { tail: Vec::new(), needed: 0, version: ProtocolVersion::V5, connected: false };
+    let mut next = Next::Read;
+    loop {
+        let turn = match next {
+            Next::Read => {
+                let Ok(ready) = socket.readable().await else { return };
+                drop(ready);
+                shard.turn(|driver| driver.read(id, &socket, &mut incoming))
+            }
+            Next::Again => {
+                tokio::task::yield_now().await;
+                shard.turn(|driver| driver.read(id, &socket, &mut incoming))
+            }
+            Next::Held => {
+                let Ok(ready) = socket.writable().await else { return };
+                drop(ready);
+                shard.turn(|driver| {
+                    driver.flush(id);
+                    driver.after(id)
+                })
+            }
+            Next::Paused(checked) => {
+                checked.notified().await;
+                shard.turn(|driver| driver.resume(id, &mut incoming))
+            }
+            Next::End => return,
+        };
+        match turn {
+            Some(then) => next = then,
+            None => return,
+        }
+    }
+}
+
+/// Reads once. A read that does not fill the buffer has emptied the socket, which spares the second read that would say so.
+fn read(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut received = None;
+    let result = socket.try_io(Interest::READABLE, |fd| {
+        let count = recv(fd.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?;
+        received = Some(count);
+        if count > 0 && count < buffer.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match received {
+        Some(count) => Ok(count),
+        None => result.map(|()| 0),
+    }
+}
+
+impl Driver {
+    fn read(&mut self, id: ConnectionId, socket: &Socket, incoming: &mut Incoming) -> Next {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let next = self.read_into(&mut scratch, id, socket, incoming);
+        self.scratch = scratch;
+        next
+    }
+
+    fn read_into(&mut self, scratch: &mut [u8], id: ConnectionId, socket: &Socket, incoming: &mut Incoming) -> Next {
+        // A short tail goes in front of what is read; a long one (of a large packet) grows where it is.
+        let held = incoming.tail.len();
+        let start = if held <= scratch.len() / 2 { held } else { 0 };
+        scratch[..start].copy_from_slice(&incoming.tail[..start]);
+        let full = scratch.len() - start;
+        let count = match read(socket, &mut scratch[start..]) {
+            Ok(0) => {
+                self.lost(id, None);
+                return Next::End;
+            }
+            Ok(count) => count,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => return Next::Read,
+            Err(error) => {
+                self.lost(id, Some(error.to_string()));
+                return Next::End;
+            }
+        };
+        let next = if start == held {
+            incoming.tail = Vec::new();
+            let used = self.packets(id, &scratch[..held + count], incoming);
+            incoming.tail.extend_from_slice(&scratch[used..held + count]);
+            self.after(id)
+        } else {
+            incoming.tail.extend_from_slice(&scratch[..count]);
+            if incoming.tail.len() < incoming.needed { Next::Read } else { self.resume(id, incoming) }
+        };
+        if matches!(next, Next::Read) && count == full { Next::Again } else { next }
+    }
+
+    /// Goes on with bytes that were read before.
+    fn resume(&mut self, id: ConnectionId, incoming: &mut Incoming) -> Next {
+        let mut bytes = std::mem::take(&mut incoming.tail);
+        let used = self.packets(id, &bytes, incoming);
+        if used < bytes.len() {
+            bytes.drain(..used);
+            bytes.shrink_to(2 * bytes.len());
+            incoming.tail = bytes;
+        }
+        self.after(id)
+    }
+
+    fn after(&mut self, id: ConnectionId) -> Next {
+        let Some(connection) = self.connections.get_mut(id) else { return Next::End };
+        match &connection.authenticating {
+            Some(waiting) => Next::Paused(Rc::clone(waiting)),
+            None if connection.outgoing.len() > HOLD_BYTES => Next::Held,
+            None => Next::Read,
+        }
+    }
+
+    /// Gives the machine every whole packet; returns how many bytes are done with.
+    fn packets(&mut self, id: ConnectionId, bytes: &[u8], incoming: &mut Incoming) -> usize {
+        let limit = self.settings.conf.limits.packet_size.unwrap_or(u32::MAX);
+        let mut used = 0;
+        while used < bytes.len() {
+            // What a closed connection still sends goes nowhere.
+            let Some(connection) = self.connections.get_mut(id).filter(|connection| !connection.closing) else { return bytes.len() };
+            if connection.authenticating.is_some() {
+                return used;
+            }
+            let limit = if incoming.connected { limit } else { limit.min(CONNECT_BYTES_MAX) };
+            match decode(&bytes[used..], incoming.version, limit) {
+                Ok(Decoded::Packet { packet, len }) => {
+                    used += len;
+                    let is_connect = !incoming.connected;
+                    incoming.connected = true;
+                    if let (true, Packet::Connect(connect)) = (is_connect, &packet) {
+                        incoming.version = connect.version;
+                    }
+                    self.input(Input::Packet { connection: id, packet, len });
+                    if is_connect {
+                        // It may ask for a password check, which the packets after it wait for.
+                        self.perform();
+                    }
+                }
+                Ok(Decoded::Incomplete { needed }) => {
+                    incoming.needed = needed;
+                    return used;
+                }
+                Err(error) => {
+                    self.input(Input::Malformed { connection: id, error });
+                    self.perform();
+                    return bytes.len();
+                }
+            }
+        }
+        used
+    }
+}

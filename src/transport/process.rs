@@ -1,0 +1,77 @@
+//! What mosquitto does to its own process at the start: going into the background, giving up root, the pid file.
+
+use std::ffi::CString;
+use std::path::Path;
+
+use nix::unistd::{Gid, Uid, User, chown, geteuid, initgroups, setgid, setgroups, setuid};
+
+use crate::conf::Conf;
+use crate::notice::Notice;
+
+/// Leaves the terminal. Before any thread is made.
+pub(super) fn daemon() -> Result<(), String> {
+    nix::unistd::daemon(true, false).map_err(|error| format!("Error in daemon(): {}.", error.desc()))
+}
+
+/// Who the broker becomes; `None`: it stays who it is.
+fn account(conf: &Conf, said: &mut Vec<Notice>) -> Result<Option<User>, String> {
+    if !geteuid().is_root() || conf.user == "root" {
+        return Ok(None);
+    }
+    let look_up = |name: &str| User::from_name(name).ok().flatten();
+    if let Some(user) = look_up(&conf.user) {
+        return Ok(Some(user));
+    }
+    let missing = format!("Error: Unable to drop privileges to '{}' because this user does not exist.", conf.user);
+    if conf.user != "mosquitto" {
+        return Err(missing);
+    }
+    said.push(Notice::TryingNobody {});
+    look_up("nobody").map(Some).ok_or(missing)
+}
+
+/// Gives up root for good, after handing the sockets that were made as root to the new owner.
+pub(super) fn drop_privileges(conf: &Conf) -> Result<Vec<Notice>, String> {
+    let mut said = Vec::new();
+    let user = account(conf, &mut said)?;
+    if let Some(user) = user {
+        for path in conf.listeners.iter().filter_map(|listener| listener.unix_path.as_ref()) {
+            // A socket of a supervisor's making is its own matter.
+            let _ = chown(path, Some(user.uid), Some(user.gid));
+        }
+        become_user(&user.name, user.uid, user.gid)?;
+        said.push(Notice::RunningAs { user: user.name });
+    }
+    if geteuid().is_root() {
+        said.push(Notice::RunningAsRoot {});
+    }
+    Ok(said)
+}
+
+fn become_user(name: &str, uid: Uid, gid: Gid) -> Result<(), String> {
+    let failed = |what: &'static str| move |error: nix::Error| format!("Error setting {what} whilst dropping privileges: {}.", error.desc());
+    match CString::new(name) {
+        Ok(name) => initgroups(&name, gid).map_err(failed("groups"))?,
+        Err(_) => setgroups(&[gid]).map_err(failed("groups"))?,
+    }
+    setgid(gid).map_err(failed("gid"))?;
+    setuid(uid).map_err(failed("uid"))
+}
+
+/// Removes its file when the broker ends.
+pub(super) struct PidFile<'a>(&'a Path);
+
+impl<'a> PidFile<'a> {
+    pub(super) fn write(path: &'a Path) -> Result<Self, String> {
+        match std::fs::write(path, format!("{}", std::process::id())) {
+            Ok(()) => Ok(Self(path)),
+            Err(error) => Err(format!("Error: Unable to write pid file {} ({error}): its folder must be writable by the broker's user.", path.display())),
+        }
+    }
+}
+
+impl Drop for PidFile<'_> {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(self.0);
+    }
+}

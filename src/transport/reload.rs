@@ -1,0 +1,53 @@
+//! Reloading: validate everything, then apply everything, or nothing.
+
+use super::driver::{Driver, Shard};
+use super::settings::{Source, same_listeners};
+use crate::broker::{Input, Settings};
+use crate::conf::diagnostic::Diagnostic;
+use crate::conf::files::ReadFiles;
+use crate::logging::LogType;
+use crate::notice::Notice;
+
+/// Reads the settings again. `Err` is a line for whoever asked; the log has all of them.
+pub(super) fn reload(shard: &Shard, source: &Source, files: &dyn ReadFiles) -> Result<(), String> {
+    shard.notice(&Notice::Reloading {});
+    let loaded = source.load(files).map_err(|refused| refused.diagnostics);
+    let verdict = match loaded {
+        Ok((settings, diagnostics)) => {
+            log_all(shard, &diagnostics);
+            shard.turn(|driver| driver.reconfigure(settings)).unwrap_or_else(|| Err("internal error".to_owned()))
+        }
+        Err(diagnostics) => {
+            log_all(shard, &diagnostics);
+            Err(diagnostics.first().map(ToString::to_string).unwrap_or_default())
+        }
+    };
+    if verdict.is_err() {
+        shard.notice(&Notice::KeepingConfig {});
+    }
+    verdict
+}
+
+fn log_all(shard: &Shard, diagnostics: &[Diagnostic]) {
+    for (log_type, line) in diagnostics.iter().flat_map(Diagnostic::log_lines) {
+        shard.log(log_type, &line);
+    }
+}
+
+impl Driver {
+    fn reconfigure(&mut self, settings: Settings) -> Result<(), String> {
+        if !same_listeners(&self.settings.conf, &settings.conf) {
+            let notice = Notice::ListenersChanged {};
+            self.logger.notice(&notice);
+            if let Some(path) = &settings.conf.source {
+                self.logger.log(LogType::Error, &format!("Restart the broker to use the listeners of {}.", path.display()));
+            }
+            return Err(notice.to_string());
+        }
+        self.logger.reconfigure(&settings.conf.log);
+        self.logins.forget();
+        self.settings = settings.clone();
+        self.input(Input::Reconfigured { settings });
+        Ok(())
+    }
+}

@@ -1,0 +1,61 @@
+//! Configuration and security files → one consistent generation, or the reasons why not.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::command_line::Options;
+use crate::access;
+use crate::broker::{SecurityTables, Settings};
+use crate::conf::diagnostic::Diagnostic;
+use crate::conf::files::ReadFiles;
+use crate::conf::{CommandLine, Conf, Listener};
+use crate::exit_code::ExitCode;
+
+/// Where the settings come from, at start and at each reload.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    path: Option<PathBuf>,
+    adds: CommandLine,
+    environment: Vec<(String, String)>,
+}
+
+pub(super) struct Refused {
+    pub(super) exit_code: ExitCode,
+    pub(super) diagnostics: Vec<Diagnostic>,
+}
+
+impl Source {
+    pub(super) fn new(options: &Options) -> Self {
+        let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Self {
+            path: options.config_file.clone(),
+            adds: options.adds.clone(),
+            environment: environment.filter(|(name, _)| name.starts_with("DARNER_")).collect(),
+        }
+    }
+
+    /// The settings, and what is to be said about them.
+    pub(super) fn load(&self, files: &dyn ReadFiles) -> Result<(Settings, Vec<Diagnostic>), Refused> {
+        let conf = Conf::load(files, self.path.as_deref(), &self.adds, &self.environment)
+            .map_err(|diagnostics| Refused { exit_code: ExitCode::Config, diagnostics })?;
+        let (tables, more) = access::load(files, &conf)
+            .map_err(|error| Refused { exit_code: error.exit_code(), diagnostics: error.diagnostics().to_vec() })?;
+        let diagnostics = conf.diagnostics.iter().cloned().chain(more).collect();
+        let security = tables
+            .into_iter()
+            .map(|(passwords, acl)| SecurityTables { passwords: passwords.map(Arc::new), acl: acl.map(Arc::new) })
+            .collect();
+        Ok((Settings { conf: Arc::new(conf), security }, diagnostics))
+    }
+}
+
+/// Whether both configurations listen on the same sockets; only then one can take over from the other.
+pub(super) fn same_listeners(old: &Conf, new: &Conf) -> bool {
+    fn place(listener: &Listener) -> impl PartialEq + '_ {
+        (
+            (listener.port, &listener.host, &listener.unix_path),
+            (&listener.bind_interface, listener.socket_domain, listener.protocol),
+        )
+    }
+    old.listeners.len() == new.listeners.len() && old.listeners.iter().zip(&new.listeners).all(|(old, new)| place(old) == place(new))
+}
