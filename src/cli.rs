@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use crate::check;
 use crate::client;
 use crate::exit_code::ExitCode;
 use crate::health;
@@ -45,6 +46,8 @@ const COMMANDS: &[Command] = &[
     command("restart", supervisor::restart_command, "check the configuration, then restart the broker"),
     command("restart.sh", supervisor::restart_command, ""),
     command("status", supervisor::status_command, "what the supervisor and the broker are doing"),
+    command("check", check::command, "judge a configuration without running it: check [-c FILE]"),
+    command("explain", check::explain_command, "what an option of mosquitto.conf does here: explain [OPTION]"),
     command("repair", repair::command, "mend the volumes now"),
     command("healthcheck", health::command, "one round trip through the broker: exit code 0 or 1"),
     command("iotstack_healthcheck.sh", health::command, ""),

@@ -8,6 +8,7 @@
 //! | [`mqtt`] | vocabulary and bytes of MQTT 3.1, 3.1.1 and 5 | sessions, sockets |
 //! | [`conf`] | mosquitto.conf, darner.toml and environment → one typed [`conf::Conf`]; the option table | the broker; files are read through [`conf::files::ReadFiles`] |
 //! | [`access`] | password file, ACL file: pure lookups over loaded bytes | files, sockets |
+//! | [`check`] | a configuration and the files it names, judged without running them | the broker |
 //! | [`broker`] | the machine: sessions, routing, retained, wills, `$SYS`; one instance is one shard | clock, sockets, files, tokio, randomness |
 //! | [`store`] | the seam where records of durable state leave the machine | the broker's rules |
 //! | [`transport`] | the broker process: sockets, timers, reloads; performs the machine's effects | the protocol's rules. The only tokio |
@@ -18,13 +19,14 @@
 //! | [`supervisor`] | PID 1: phases, table, run loop, sockets, reload | tokio, bytes from strangers |
 //! | [`os`] | the only `unsafe` and libc | everything else |
 //!
-//! Arrows (tests/it/house.rs checks them): cli → supervisor, transport, client, health, passwd, repair → store → broker → access
+//! Arrows (tests/it/house.rs checks them): cli → supervisor, transport, client, health, passwd, repair → check, store → broker → access
 //! → conf → mqtt; `os` serves every room except broker, access, conf and mqtt; `notice`, `logging` and `exit_code` are plain.
 
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)] // .clippy.toml: no clock, files or sockets in here
 pub mod access;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)] // .clippy.toml: no clock, files or sockets in here
 pub mod broker;
+pub mod check;
 pub mod cli;
 pub mod client;
 pub mod conf;

@@ -88,7 +88,7 @@ fn cannot_open(path: &Path, reason: &io::Error, short: &str, long: &str, option:
     let shown = path.display();
     let hint = match reason.kind() {
         // EISDIR may have travelled as a bare number.
-        io::ErrorKind::IsADirectory => "It is a directory: Docker makes one where the file of a bind mount is missing on the host. Remove it there, create the file, and start again.".to_owned(),
+        io::ErrorKind::IsADirectory => "It is a directory: Docker made it because the file of a bind mount was missing on the host. Remove it there, create the file, and start again.".to_owned(),
         io::ErrorKind::NotFound => format!("It does not exist: create it, or remove {option} from the configuration."),
         io::ErrorKind::PermissionDenied => "The broker may not read it: make it belong to the broker's user (1883 in the image), mode 0600.".to_owned(),
         _ => format!("({reason})"),

@@ -10,8 +10,8 @@ use subtle::ConstantTimeEq as _;
 
 /// Some ten seconds of work: a file must not be able to keep a core busy for hours.
 pub const ITERATIONS_MAX: u32 = 10_000_000;
-/// KiB that one argon2id check may ask for (mosquitto 2.1 writes 47104).
-const ARGON2_MEMORY_MAX: u32 = 1 << 20;
+/// KiB that one argon2id check may ask for (mosquitto 2.1 writes 47104): 256 MiB, as an allocation that fails ends the process.
+const ARGON2_MEMORY_MAX: u32 = 1 << 18;
 /// KiB times passes: a few seconds of work.
 const ARGON2_WORK_MAX: u64 = 1 << 24;
 const ARGON2_LANES_MAX: u32 = 64;

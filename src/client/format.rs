@@ -48,10 +48,12 @@ impl Format {
         while let Some(letter) = letters.next() {
             match letter {
                 '%' => {
-                    let mut width = Width::default();
-                    width.left = letters.next_if_eq(&'-').is_some();
-                    width.zeros = letters.next_if_eq(&'0').is_some();
-                    width.min = digits(&mut letters).unwrap_or(0);
+                    let mut width = Width {
+                        left: letters.next_if_eq(&'-').is_some(),
+                        zeros: letters.next_if_eq(&'0').is_some(),
+                        min: digits(&mut letters).unwrap_or(0),
+                        max: None,
+                    };
                     if letters.next_if_eq(&'.').is_some() {
                         width.max = Some(digits(&mut letters).unwrap_or(0));
                     }

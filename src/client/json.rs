@@ -34,9 +34,9 @@ pub(super) fn write(message: &Message, now: &ZonedDateTime, payload_is_json: boo
     }
     object.push(b'}');
     if pretty {
-        write_pretty(&object, out)
+        write_pretty(&object, out);
     } else {
-        out.append(&mut object)
+        out.append(&mut object);
     }
     Ok(())
 }

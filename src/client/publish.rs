@@ -18,7 +18,7 @@ use crate::mqtt::{Connack, Connect, PacketId, Property, ProtocolVersion, Qos, Re
 const PAYLOAD_MAX: usize = 268_435_455;
 
 /// How long the broker may take nothing at all while the last packets are sent.
-const LAST_WRITE_PATIENCE: Duration = Duration::from_secs(60);
+const LAST_WRITE_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Pause before `-l` connects again.
 const RECONNECT_DELAY: Duration = Duration::from_secs(1);

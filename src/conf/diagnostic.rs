@@ -24,16 +24,42 @@ pub struct Diagnostic {
     pub hint: Option<String>,
 }
 
+/// By file in the order they were first spoken of, then by line; what concerns no file comes last.
+pub(super) fn sort(diagnostics: &mut [Diagnostic]) {
+    let mut files: Vec<PathBuf> = Vec::new();
+    for file in diagnostics.iter().filter_map(|found| found.file.as_ref()) {
+        if !files.contains(file) {
+            files.push(file.clone());
+        }
+    }
+    let place = |found: &Diagnostic| {
+        let file = found.file.as_ref().and_then(|file| files.iter().position(|known| known == file));
+        (file.unwrap_or(usize::MAX), found.line.unwrap_or(usize::MAX))
+    };
+    diagnostics.sort_by_key(place);
+}
+
 impl Diagnostic {
-    /// As mosquitto logs it: `Error: MESSAGE HINT` and then `Error found at FILE:LINE.`, `Warning: …`, or the bare notice.
-    pub fn log_lines(&self) -> Vec<(LogType, String)> {
-        let (log_type, prefix) = match self.severity {
-            Severity::Error => (LogType::Error, "Error: "),
-            Severity::Warning => (LogType::Warning, "Warning: "),
-            Severity::Notice => (LogType::Notice, ""),
+    /// `Error: MESSAGE HINT`, `Warning: …`, or the bare notice. A sentence that begins with the word itself keeps it once.
+    pub fn sentence(&self) -> String {
+        let word = match self.severity {
+            Severity::Error => "Error",
+            Severity::Warning => "Warning",
+            Severity::Notice => "",
         };
+        let prefix = if word.is_empty() || self.message.starts_with(word) { String::new() } else { format!("{word}: ") };
         let hint = self.hint.as_ref().map(|hint| format!(" {hint}")).unwrap_or_default();
-        let mut lines = vec![(log_type, format!("{prefix}{}{hint}", self.message))];
+        format!("{prefix}{}{hint}", self.message)
+    }
+
+    /// As mosquitto logs it: the sentence, and for an error then `Error found at FILE:LINE.`
+    pub fn log_lines(&self) -> Vec<(LogType, String)> {
+        let log_type = match self.severity {
+            Severity::Error => LogType::Error,
+            Severity::Warning => LogType::Warning,
+            Severity::Notice => LogType::Notice,
+        };
+        let mut lines = vec![(log_type, self.sentence())];
         if let (Severity::Error, Some(file), Some(line)) = (self.severity, &self.file, self.line) {
             lines.push((LogType::Error, format!("Error found at {}:{line}.", file.display())));
         }

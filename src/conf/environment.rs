@@ -11,6 +11,9 @@ use super::near::near;
 /// Keys of darner.toml.
 const KEYS: &[&str] = &["log_format", "engine", "shards"];
 
+/// A longer table is full of unknown keys: the first ones say enough.
+const TOML_KEYS_MAX: usize = 50;
+
 fn error(file: Option<&Path>, line: Option<usize>, message: String, hint: Option<String>) -> Diagnostic {
     Diagnostic { severity: Severity::Error, file: file.map(Path::to_owned), line, message, hint }
 }
@@ -58,7 +61,7 @@ fn toml(path: &Path, bytes: &[u8], conf: &mut Conf, diagnostics: &mut Vec<Diagno
             return;
         }
     };
-    for (key, value) in &table {
+    for (key, value) in table.iter().take(TOML_KEYS_MAX) {
         let line =
             text.lines().position(|line| line.trim_start().trim_start_matches(['"', '[']).starts_with(key.as_str())).map(|index| index + 1);
         let fault = match (key.as_str(), value) {

@@ -1,10 +1,12 @@
 //! mosquitto.conf (and darner.toml and the environment) → one typed [`Conf`]. Pure but for [`files::ReadFiles`].
 
+pub mod change;
 pub mod diagnostic;
 mod draft;
 mod environment;
 pub mod files;
 mod finish;
+pub mod manual;
 mod near;
 pub mod options;
 mod plugins;
@@ -281,6 +283,21 @@ impl Conf {
         command_line: &CommandLine,
         environment: &[(String, String)],
     ) -> Result<Self, Vec<Diagnostic>> {
+        let (mut conf, diagnostics) = Self::read(files, path, command_line, environment);
+        if diagnostics.iter().any(|found| found.severity == Severity::Error) {
+            return Err(diagnostics);
+        }
+        conf.diagnostics = diagnostics;
+        Ok(conf)
+    }
+
+    /// As `load`, but with errors it still gives what could be understood: for judging a file, never for running on it.
+    pub fn read(
+        files: &dyn ReadFiles,
+        path: Option<&Path>,
+        command_line: &CommandLine,
+        environment: &[(String, String)],
+    ) -> (Self, Vec<Diagnostic>) {
         let mut reader = resolve::Reader::new(files);
         if let Some(path) = path {
             reader.file(path);
@@ -288,10 +305,7 @@ impl Conf {
         let resolve::Reader { draft, mut diagnostics, .. } = reader;
         let mut conf = finish::finish(draft, path, command_line, &mut diagnostics);
         environment::apply(files, path, environment, &mut conf, &mut diagnostics);
-        if diagnostics.iter().any(|found| found.severity == Severity::Error) {
-            return Err(diagnostics);
-        }
-        conf.diagnostics = diagnostics;
-        Ok(conf)
+        diagnostic::sort(&mut diagnostics);
+        (conf, diagnostics)
     }
 }

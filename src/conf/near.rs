@@ -10,7 +10,13 @@ pub(super) fn near<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Opti
     }
     let lower = word.to_ascii_lowercase().replace('-', "_");
     let limit = (lower.chars().count() / 3).clamp(1, 3);
-    known.map(|known| (distance(&lower, known), known)).filter(|(distance, _)| *distance <= limit).min().map(|(_, known)| known)
+    // A beginning of the word (`warn`) is as near as one slip.
+    let begins = |known: &str| lower.len() >= 3 && known.starts_with(&lower);
+    known
+        .map(|known| (if begins(known) { 1 } else { distance(&lower, known) }, known))
+        .filter(|(distance, _)| *distance <= limit)
+        .min()
+        .map(|(_, known)| known)
 }
 
 /// Insertions, deletions, replacements and swaps of neighbours that turn one word into the other.

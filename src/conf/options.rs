@@ -121,7 +121,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     OPTIONS.iter().flat_map(|row| std::iter::once(row.name).chain(row.aliases.iter().copied()))
 }
 
-const TLS: &str = "TLS: serve plain MQTT here and let a proxy end TLS before it";
+const TLS: &str = "TLS (a proxy in front of it can end TLS)";
 const PSK: &str = "TLS with pre-shared keys";
 const BRIDGES: &str = "bridges to other brokers";
 const WS_ONLY: &str = "It concerns only WebSockets listeners, which this version does not have.";

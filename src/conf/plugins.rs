@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::draft::SecurityDraft;
+use super::options::Scope;
 use super::resolve::{Reader, refused};
 use super::syntax::Directive;
 use super::value::{self, Fault};
@@ -16,6 +17,13 @@ enum BuiltIn {
 }
 
 impl BuiltIn {
+    fn option(self) -> &'static str {
+        match self {
+            Self::PasswordFile => "password_file",
+            Self::AclFile => "acl_file",
+        }
+    }
+
     fn of(path: &str) -> Option<Self> {
         match Path::new(path).file_name()?.to_str()? {
             "mosquitto_password_file.so" => Some(Self::PasswordFile),
@@ -45,27 +53,35 @@ pub(super) struct Plugins {
     /// What `plugin_use NAME` brings.
     loaded: BTreeMap<String, SecurityDraft>,
     refused: Vec<String>,
-}
-
-impl Plugins {
-    /// Plugin options belong to a plugin line of their own file.
-    pub(super) fn forget_current(&mut self) {
-        self.current = Current::None;
-    }
+    /// A built-in plugin whose file is not said yet, and its line: without the file it would guard nothing.
+    unguarded: Option<(&'static str, usize)>,
 }
 
 impl Reader<'_> {
+    /// The lines of a plugin end: at the next plugin, and at the end of its file.
+    pub(super) fn plugin_done(&mut self) {
+        self.plugins.current = Current::None;
+        if let Some((option, line)) = self.plugins.unguarded.take() {
+            let here = std::mem::replace(&mut self.here.line, line);
+            self.error(format!("The plugin needs a line plugin_opt_{option} below it."), None);
+            self.here.line = here;
+        }
+    }
+
     pub(super) fn plugin(&mut self, directive: &Directive<'_>) -> Result<(), Fault> {
+        self.plugin_done();
         self.plugins.current = Current::Refused;
         let path = value::text(directive.key, directive.rest)?;
         let Some(kind) = BuiltIn::of(&path) else {
             return Err(not_built_in(&path));
         };
+        self.plugins.unguarded = Some((kind.option(), directive.line));
         self.plugins.current = Current::Here { kind, global: directive.key == "global_plugin" };
         Ok(())
     }
 
     pub(super) fn plugin_load(&mut self, directive: &Directive<'_>) -> Result<(), Fault> {
+        self.plugin_done();
         self.plugins.current = Current::Refused;
         let text = value::text(directive.key, directive.rest)?;
         let Some((name, path)) = text.split_once([' ', '\t']) else {
@@ -78,6 +94,7 @@ impl Reader<'_> {
         if self.plugins.loaded.insert(name.to_owned(), SecurityDraft::default()).is_some() {
             return Err(Fault::new(format!("Duplicate plugin_load name \"{name}\".")));
         }
+        self.plugins.unguarded = Some((kind.option(), directive.line));
         self.plugins.current = Current::Named { kind, name: name.to_owned() };
         Ok(())
     }
@@ -106,15 +123,13 @@ impl Reader<'_> {
             Current::Here { kind, global } => (kind, global, None),
             Current::Named { kind, name } => (kind, false, Some(name)),
         };
-        let known = match kind {
-            BuiltIn::PasswordFile => "password_file",
-            BuiltIn::AclFile => "acl_file",
-        };
+        let known = kind.option();
         if option != known {
             return Err(
                 Fault::new(format!("{} is no option of the plugin above it.", directive.key)).hint(format!("It takes plugin_opt_{known}."))
             );
         }
+        self.plugins.unguarded = None;
         let path = value::path(directive.key, directive.rest)?;
         let security = match name {
             Some(name) => self.plugins.loaded.entry(name).or_default(),
@@ -133,5 +148,5 @@ impl Reader<'_> {
 }
 
 fn not_built_in(path: &str) -> Fault {
-    refused(&format!("plugin {path}"), "plugins other than mosquitto_password_file.so and mosquitto_acl_file.so")
+    refused(&format!("plugin {path}"), "plugins other than mosquitto_password_file.so and mosquitto_acl_file.so", Scope::Security)
 }

@@ -57,6 +57,9 @@ impl<'a> Reader<'a> {
 
     /// Reads one file at the place where the reader is.
     pub(super) fn file(&mut self, path: &Path) {
+        if self.diagnostics.len() > DIAGNOSTICS_MAX {
+            return;
+        }
         let bytes = match self.files.read(path) {
             Ok(bytes) => bytes,
             Err(error) => return self.unreadable(path, &error),
@@ -81,6 +84,7 @@ impl<'a> Reader<'a> {
                 }
             }
         }
+        self.plugin_done();
         self.here.line = 0;
     }
 
@@ -122,12 +126,13 @@ impl<'a> Reader<'a> {
         match row.support {
             Support::Obsolete(sentence) => self.found(Severity::Notice, sentence.into(), None),
             Support::Ignored(why) => {
-                self.warning(format!("{} is accepted and ignored: {why}", directive.key));
+                let whole = why.contains(row.name);
+                self.warning(if whole { why.to_owned() } else { format!("{} is accepted and ignored: {why}", directive.key) });
                 return Ok(());
             }
             Support::Refused(what) => {
-                let harmless = matches!(row.kind, Kind::Flag) && value::switch(directive.key, directive.rest)? == false;
-                return if harmless { Ok(()) } else { Err(refused(directive.key, what)) };
+                let harmless = matches!(row.kind, Kind::Flag) && !value::switch(directive.key, directive.rest)?;
+                return if harmless { Ok(()) } else { Err(refused(directive.key, what, row.scope)) };
             }
             Support::Honoured => {}
         }
@@ -227,7 +232,7 @@ impl<'a> Reader<'a> {
         if row.name == "connection" {
             self.here.bridge = true;
             let name = value::word(row.name, directive.rest)?;
-            return Err(refused(&format!("connection {name}"), "bridges to other brokers"));
+            return Err(refused(&format!("connection {name}"), "bridges to other brokers", Scope::Bridge));
         }
         // What stands below a refused bridge is refused with it, once.
         if self.here.bridge {
@@ -266,9 +271,9 @@ impl<'a> Reader<'a> {
             name.chars().map(|c| (c.to_ascii_lowercase(), c)).collect::<Vec<_>>()
         });
         let main = self.here.clone();
+        self.plugin_done();
         for path in paths {
             self.here = Here { level: 1, ..Here::default() };
-            self.plugins.forget_current();
             self.file(&path);
         }
         self.here = main;
@@ -276,10 +281,15 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// An option is known but this version of darner lacks what it asks for.
-pub(super) fn refused(key: &str, what: &str) -> Fault {
-    Fault::new(format!("`{key}` is not supported yet by this version of darner: {what}."))
-        .hint("Remove the line, or keep mosquitto for it.")
+/// An option is known but this version of darner lacks what it asks for. A listener without it would be a different, perhaps a
+/// more open one, so the advice is never to drop only the line.
+pub(super) fn refused(key: &str, what: &str, scope: Scope) -> Fault {
+    let part = match scope {
+        Scope::Listener => "this listener",
+        Scope::Bridge => "this bridge",
+        Scope::Global | Scope::Security | Scope::Plugin => "the line",
+    };
+    Fault::new(format!("`{key}` is not supported yet by this version of darner: {what}; remove {part} or keep mosquitto for it."))
 }
 
 fn unknown(key: &str) -> Fault {

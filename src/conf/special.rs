@@ -2,7 +2,7 @@
 
 use super::LogDestination;
 use super::draft::ListenerDraft;
-use super::options::{Row, Special};
+use super::options::{Row, Scope, Special};
 use super::resolve::{Reader, refused};
 use super::syntax::Directive;
 use super::value::{self, Fault, LOG_TYPES};
@@ -156,17 +156,21 @@ impl Reader<'_> {
 fn protocol(directive: &Directive<'_>) -> Result<(), Fault> {
     match value::word(directive.key, directive.rest)? {
         "mqtt" => Ok(()),
-        "websockets" => Err(refused("protocol websockets", "MQTT over WebSockets")),
-        "http_api" => Err(refused("protocol http_api", "the HTTP interface of mosquitto 2.1")),
+        "websockets" => Err(refused("protocol websockets", "MQTT over WebSockets", Scope::Listener)),
+        "http_api" => Err(refused("protocol http_api", "the HTTP interface of mosquitto 2.1", Scope::Listener)),
         other => Err(Fault::invalid(directive.key, other).hint("Write mqtt.")),
     }
 }
 
 /// `PORT [ADDRESS]` or `0 /path`.
 fn address(directive: &Directive<'_>) -> Result<(u16, Option<String>), Fault> {
-    let (number, _) = value::number("listener", directive.rest).map_err(|fault| match fault.message.starts_with("Invalid") {
-        true => Fault { message: fault.message.replace("listener value", "port value"), ..fault }.hint("Write `listener PORT [ADDRESS]`."),
-        false => fault,
+    let (number, _) = value::number("listener", directive.rest).map_err(|fault| {
+        if fault.message.starts_with("Invalid") {
+            let message = fault.message.replace("listener value", "port value");
+            Fault { message, ..fault }.hint("Write `listener PORT [ADDRESS]`.")
+        } else {
+            fault
+        }
     })?;
     let Ok(port) = u16::try_from(number) else {
         return Err(Fault::new(format!("Invalid port value ({number}).")).hint("Write a port from 1 to 65535."));

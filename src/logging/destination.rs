@@ -30,6 +30,7 @@ pub(super) struct Destinations {
     files: Vec<LogFile>,
     /// Nothing else is left to hear the log: a file that could not be opened was the only destination.
     fallback: Option<Losses>,
+    json: bool,
 }
 
 /// Lines that a destination did not take, and whether it holds the beginning of one.
@@ -52,8 +53,8 @@ struct Syslog {
 
 impl Destinations {
     /// Closes what was open and opens `wanted`. Returns a sentence for each that failed.
-    pub(super) fn replace(&mut self, wanted: &[LogDestination], facility: Option<u8>) -> Vec<String> {
-        *self = Self::default();
+    pub(super) fn replace(&mut self, wanted: &[LogDestination], facility: Option<u8>, json: bool) -> Vec<String> {
+        *self = Self { json, ..Self::default() };
         for destination in wanted {
             match destination {
                 LogDestination::Stdout => self.stdout = Some(Losses::default()),
@@ -110,14 +111,14 @@ impl Destinations {
     /// `line` ends with its newline.
     pub(super) fn write(&mut self, log_type: LogType, line: &str, clock: &Clock) {
         if let Some(losses) = &mut self.stdout {
-            write_stream(io::stdout().as_fd(), losses, line);
+            write_stream(io::stdout().as_fd(), losses, line, self.json);
         }
         for losses in [&mut self.stderr, &mut self.fallback].into_iter().flatten() {
-            write_stream(io::stderr().as_fd(), losses, line);
+            write_stream(io::stderr().as_fd(), losses, line, self.json);
         }
         for log in &mut self.files {
             if let Some(file) = &log.file {
-                write_once(file.as_fd(), &mut log.losses, line);
+                write_once(file.as_fd(), &mut log.losses, line, self.json);
             }
         }
         if let Some(syslog) = &mut self.syslog {
@@ -143,7 +144,7 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// To a descriptor that may block and is shared with others, so O_NONBLOCK is not ours to set.
-fn write_stream(fd: BorrowedFd<'_>, losses: &mut Losses, line: &str) {
+fn write_stream(fd: BorrowedFd<'_>, losses: &mut Losses, line: &str, json: bool) {
     let mut ready = [PollFd::new(fd, PollFlags::POLLOUT)];
     let writable = nix::poll::poll(&mut ready, PollTimeout::ZERO).is_ok()
         && ready.iter().any(|poll| poll.revents().is_some_and(|events| events.contains(PollFlags::POLLOUT)));
@@ -152,20 +153,30 @@ fn write_stream(fd: BorrowedFd<'_>, losses: &mut Losses, line: &str) {
         return;
     }
     if line.len() <= STREAM_LINE_BYTES_MAX {
-        return write_once(fd, losses, line);
+        return write_once(fd, losses, line, json);
     }
+    // Half an object is worse than a complaint.
     let end = (0..STREAM_LINE_BYTES_MAX - 32).rev().find(|&index| line.is_char_boundary(index)).unwrap_or(0);
-    write_once(fd, losses, &format!("{}… ({} bytes)\n", line.get(..end).unwrap_or_default(), line.len()));
+    let shortened = match line.get(..end) {
+        Some(head) if !json => format!("{head}… ({} bytes)\n", line.len()),
+        _ => warning(&format!("a log line of {} bytes is too long for this destination.", line.len()), json),
+    };
+    write_once(fd, losses, &shortened, json);
+}
+
+fn warning(text: &str, json: bool) -> String {
+    if json { format!("{{\"type\":\"warning\",\"message\":\"Warning: {text}\"}}\n") } else { format!("Warning: {text}\n") }
 }
 
 /// One write(2), with the report of what was lost before in front.
-fn write_once(fd: BorrowedFd<'_>, losses: &mut Losses, line: &str) {
+fn write_once(fd: BorrowedFd<'_>, losses: &mut Losses, line: &str, json: bool) {
     let lost = losses.lines;
     let text = if lost == 0 {
         Cow::Borrowed(line)
     } else {
         let newline = if losses.in_the_middle { "\n" } else { "" };
-        Cow::Owned(format!("{newline}Warning: {lost} log lines were lost because they could not be written here.\n{line}"))
+        let report = warning(&format!("{lost} log lines were lost because they could not be written here."), json);
+        Cow::Owned(format!("{newline}{report}{line}"))
     };
     match attempt(fd, &text) {
         Some(written) if written == text.len() => *losses = Losses::default(),
@@ -216,4 +227,55 @@ fn connect_syslog() -> Option<UnixDatagram> {
     socket.set_nonblocking(true).ok()?;
     socket.connect(SYSLOG_SOCKET).ok()?;
     Some(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    #[test]
+    fn a_blocking_pipe_that_nobody_reads_does_not_block() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let mut losses = Losses::default();
+        let line = format!("{}\n", "x".repeat(99));
+        for _ in 0..2000 {
+            write_stream(writer.as_fd(), &mut losses, &line, false);
+        }
+        let lost = losses.lines;
+        assert!(lost > 0);
+        let mut seen = vec![0; (2000 - lost as usize) * line.len()];
+        reader.read_exact(&mut seen).unwrap();
+        write_stream(writer.as_fd(), &mut losses, "again\n", false);
+        drop(writer);
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, format!("Warning: {lost} log lines were lost because they could not be written here.\nagain\n"));
+    }
+
+    #[test]
+    fn a_reader_who_is_gone_ends_nothing() {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let mut losses = Losses::default();
+        for _ in 0..3 {
+            write_stream(writer.as_fd(), &mut losses, "x\n", false);
+        }
+        assert_eq!(losses.lines, 3);
+    }
+
+    #[test]
+    fn a_line_longer_than_a_pipe_takes_at_once_is_shortened() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let line = format!("{}\n", "ü".repeat(5000));
+        write_stream(writer.as_fd(), &mut Losses::default(), &line, false);
+        write_stream(writer.as_fd(), &mut Losses::default(), &line, true);
+        drop(writer);
+        let mut seen = String::new();
+        reader.read_to_string(&mut seen).unwrap();
+        let lines: Vec<&str> = seen.lines().collect();
+        assert!(lines.len() == 2 && lines[0].ends_with("ü… (10001 bytes)") && lines[0].len() < STREAM_LINE_BYTES_MAX);
+        assert_eq!(lines[1], r#"{"type":"warning","message":"Warning: a log line of 10001 bytes is too long for this destination."}"#);
+    }
 }

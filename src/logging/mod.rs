@@ -80,6 +80,8 @@ struct State {
     destinations: Destinations,
     to_topic: bool,
     json: bool,
+    /// What was wrong with `TZ` and the format at the last configuration: a reload need not repeat it.
+    complained: Vec<String>,
 }
 
 impl Logger {
@@ -92,6 +94,7 @@ impl Logger {
                 destinations: Destinations::default(),
                 to_topic: false,
                 json: false,
+                complained: Vec::new(),
             }),
             topic: OnceLock::new(),
         };
@@ -106,14 +109,16 @@ impl Logger {
         let types = if silent { 0 } else { conf.types.iter().fold(0, |bits, log_type| bits | log_type.bit()) };
         let zone = timestamp::Zone::from_environment();
         let clock = Clock::new(conf, &zone);
+        let warnings: Vec<String> = zone.complaint.iter().chain(&clock.complaint).cloned().collect();
         let mut complaints: Vec<(LogType, String)> = Vec::new();
-        complaints.extend(zone.complaint.iter().chain(&clock.complaint).map(|text| (LogType::Warning, text.clone())));
         {
             let mut state = self.lock();
+            complaints.extend(warnings.iter().filter(|text| !state.complained.contains(text)).map(|text| (LogType::Warning, text.clone())));
+            state.complained = warnings;
             state.clock = clock;
             state.json = conf.json;
             state.to_topic = !silent && conf.destinations.contains(&Destination::Topic);
-            let troubles = state.destinations.replace(if silent { &[] } else { &conf.destinations }, conf.facility);
+            let troubles = state.destinations.replace(if silent { &[] } else { &conf.destinations }, conf.facility, conf.json);
             complaints.extend(troubles.into_iter().map(|text| (LogType::Error, text)));
             self.types.store(types, Ordering::Relaxed);
         }
@@ -146,7 +151,7 @@ impl Logger {
             return;
         }
         let mut state = self.lock();
-        let State { clock, destinations, to_topic, json } = &mut *state;
+        let State { clock, destinations, to_topic, json, .. } = &mut *state;
         let message = escape(message);
         let mut line = String::with_capacity(message.len() + 32);
         if *json {

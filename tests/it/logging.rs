@@ -90,6 +90,20 @@ fn after_a_rotation_a_new_file_is_written() {
 }
 
 #[test]
+fn a_format_that_cannot_be_used_is_said_once() {
+    let folder = Folder::new("log");
+    let path = folder.path().join("log");
+    let conf = LogConf { timestamp: true, timestamp_format: Some("%!".into()), ..to_files(&[&path]) };
+    let logger = Logger::new(&conf);
+    logger.reconfigure(&conf);
+    logger.log(LogType::Notice, "x");
+    let text = read(&path);
+    let (stamp, message) = text.lines().last().and_then(|line| line.split_once(": ")).expect("a line");
+    assert!(stamp.parse::<u64>().is_ok() && message == "x", "{text}");
+    assert_eq!(text.matches("log_timestamp_format \"%!\" is not usable").count(), 1, "{text}");
+}
+
+#[test]
 fn topic_lines_carry_the_letter_of_their_type() {
     let seen: Arc<Mutex<Vec<String>>> = Arc::default();
     let types = vec![LogType::Error, LogType::Information, LogType::Debug, LogType::Subscribe];

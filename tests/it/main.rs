@@ -4,6 +4,7 @@
 
 mod support;
 
+mod access;
 mod broker;
 mod clients;
 mod compose_examples;

@@ -1,0 +1,122 @@
+//! `darner check`, `mosquitto --test-config` and `darner explain`: a configuration judged without running it. Nothing is written.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::Parser as _;
+
+use crate::access;
+use crate::conf::diagnostic::{Diagnostic, Severity};
+use crate::conf::files::Disk;
+use crate::conf::{CommandLine, Conf, manual, options};
+use crate::exit_code::ExitCode;
+
+/// Where the image keeps its configuration.
+const DEFAULT_PATH: &str = "/mosquitto/config/mosquitto.conf";
+
+/// A reader that went away (`| head`) is no failure.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Every finding of a configuration and of the password and ACL files that it names, and how a broker would end on it.
+fn judge(path: Option<&Path>) -> (Vec<Diagnostic>, ExitCode) {
+    let environment: Vec<_> =
+        std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))).collect();
+    let (conf, mut found) = Conf::read(&Disk, path, &CommandLine::default(), &environment);
+    let is_error = |found: &Diagnostic| found.severity == Severity::Error;
+    let mut verdict = if found.iter().any(is_error) { ExitCode::Config } else { ExitCode::Ok };
+    match access::load(&Disk, &conf) {
+        Ok((_, more)) => found.extend(more),
+        Err(error) => {
+            found.extend_from_slice(error.diagnostics());
+            if verdict == ExitCode::Ok {
+                verdict = error.exit_code();
+            }
+        }
+    }
+    (found, verdict)
+}
+
+/// `mosquitto --test-config [-c FILE]`: mosquitto's words, but every error.
+pub fn test_config(path: Option<&Path>) -> ExitCode {
+    let (found, verdict) = judge(path);
+    for (_, line) in found.iter().flat_map(Diagnostic::log_lines) {
+        eprintln!("{line}");
+    }
+    if verdict == ExitCode::Ok {
+        print("Configuration file is OK.\n");
+    }
+    verdict
+}
+
+/// Prints every error and warning of a mosquitto.conf and of the files that it names.
+#[derive(clap::Parser)]
+#[command(name = "darner check")]
+struct CheckArguments {
+    /// The configuration file.
+    #[arg(short = 'c', long = "config-file", value_name = "FILE", default_value = DEFAULT_PATH)]
+    config_file: PathBuf,
+}
+
+/// `darner check [-c FILE]`: 0 where a broker would start, else what it would end with.
+pub fn command(arguments: &[OsString]) -> ExitCode {
+    let words = std::iter::once(OsString::from("darner check")).chain(arguments.iter().cloned());
+    let arguments = match CheckArguments::try_parse_from(words) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Ok };
+        }
+    };
+    let (found, verdict) = judge(Some(&arguments.config_file));
+    let mut text = String::new();
+    for finding in &found {
+        let place = match (&finding.file, finding.line) {
+            (Some(file), Some(line)) => format!("{}:{line}: ", file.display()),
+            (Some(file), None) => format!("{}: ", file.display()),
+            (None, _) => String::new(),
+        };
+        let _ = writeln!(text, "{place}{}", finding.sentence());
+    }
+    let count = |severity| found.iter().filter(|finding| finding.severity == severity).count();
+    let _ = match (verdict, count(Severity::Error), count(Severity::Warning)) {
+        (ExitCode::Ok, _, 0) => writeln!(text, "Configuration file is OK."),
+        (ExitCode::Ok, _, warnings) => writeln!(text, "Configuration file is OK. Warnings: {warnings}."),
+        (_, errors, warnings) => writeln!(text, "Configuration file is not OK. Errors: {errors}, warnings: {warnings}."),
+    };
+    print(&text);
+    verdict
+}
+
+/// `darner explain OPTION`: the table's row; without an option, every name.
+pub fn explain_command(arguments: &[OsString]) -> ExitCode {
+    let words: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
+    match words.as_slice() {
+        [] => {
+            let mut text = String::new();
+            for row in options::OPTIONS {
+                let _ = writeln!(text, "{:32} {}", row.name, row.doc);
+            }
+            print(&text);
+            ExitCode::Ok
+        }
+        [option] if option.starts_with('-') => {
+            print("darner explain [OPTION]: what an option of mosquitto.conf means here; without OPTION, all of them in a line each.\n");
+            if option == "-h" || option == "--help" { ExitCode::Ok } else { ExitCode::Usage }
+        }
+        [option, ..] => match manual::explain(option) {
+            Ok(text) => {
+                print(&text);
+                ExitCode::Ok
+            }
+            Err(near) => {
+                let hint = near.map(|name| format!(" Did you mean `{name}`?")).unwrap_or_default();
+                eprintln!("Error: Unknown configuration variable \"{}\".{hint}", option.escape_debug());
+                ExitCode::Failure
+            }
+        },
+    }
+}
