@@ -1,12 +1,15 @@
 //! Password and ACL files: loading, a naive model of the rules, and files that make no sense.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use darner::access::{self, Access, Acl, LoadError, Passwords};
 use darner::conf::files::Disk;
 use darner::conf::{Conf, Security};
 
-use crate::support::process::Folder;
+use crate::support::process::{Folder, free_port, wait_until};
 
 fn conf_with(password_file: Option<&Path>, acl_file: Option<&Path>) -> Conf {
     let security =
@@ -81,7 +84,7 @@ fn naive_match(filter: &[&str], topic: &[&str]) -> bool {
 }
 
 /// The rules as prose: a list of (user or pattern, access type, filter).
-fn naive_permits(rules: &[(Option<&str>, bool, &str, String)], user: Option<&str>, client: &str, topic: &str, write: bool) -> bool {
+fn naive_permits(rules: &[Rule], user: Option<&str>, client: &str, topic: &str, write: bool) -> bool {
     let matches = |filter: &str| {
         let substituted: Vec<&str> = filter
             .split('/')
@@ -94,10 +97,10 @@ fn naive_permits(rules: &[(Option<&str>, bool, &str, String)], user: Option<&str
         let hidden = topic.starts_with('$') && filter.starts_with(['+', '#']);
         !hidden && naive_match(&substituted, &topic.split('/').collect::<Vec<_>>())
     };
-    let own = |rule: &&(Option<&str>, bool, &str, String)| !rule.1 && rule.0 == user;
-    let pattern = |rule: &&(Option<&str>, bool, &str, String)| rule.1;
+    let own = |rule: &&Rule| !rule.1 && rule.0 == user;
+    let pattern = |rule: &&Rule| rule.1;
     let allows = |kind: &str| kind == "readwrite" || kind == if write { "write" } else { "read" };
-    for mine in [&own as &dyn Fn(&&(Option<&str>, bool, &str, String)) -> bool, &pattern] {
+    for mine in [&own as &dyn Fn(&&Rule) -> bool, &pattern] {
         let hits: Vec<_> = rules.iter().filter(|rule| mine(rule) && matches(&rule.3)).collect();
         if hits.iter().any(|rule| rule.2 == "deny") {
             return false;
@@ -109,6 +112,38 @@ fn naive_permits(rules: &[(Option<&str>, bool, &str, String)], user: Option<&str
     false
 }
 
+type Rule = (Option<&'static str>, bool, &'static str, String);
+
+/// An ACL file, and the same as a list of (user, whether it is a pattern, access type, filter).
+fn random_rules(random: &mut Random, levels: &[&'static str]) -> (String, Vec<Rule>) {
+    let mut lines = Vec::new();
+    let mut rules = Vec::new();
+    let mut user = None;
+    for _ in 0..random.below(8) {
+        if random.below(4) == 0 {
+            let name = random.pick(&["bob", "eve"]);
+            lines.push(format!("user {name}\n"));
+            user = Some(name);
+        }
+        let pattern = random.below(3) == 0;
+        let mut filter: Vec<&str> = (0..=random.below(3)).map(|_| random.pick(levels)).collect();
+        if random.below(3) == 0 {
+            filter.push("#");
+        }
+        let mut filter = filter.join("/");
+        if filter.is_empty() {
+            filter.push('a');
+        }
+        if !pattern {
+            filter = filter.replace('%', "p");
+        }
+        let kind = random.pick(&["read", "write", "readwrite", "deny"]);
+        lines.push(format!("{} {kind} {filter}\n", if pattern { "pattern" } else { "topic" }));
+        rules.push((user, pattern, kind, filter));
+    }
+    (lines.concat(), rules)
+}
+
 #[test]
 fn the_rules_agree_with_a_naive_model() {
     let levels = ["a", "b", "c1", "bob", "+", "%c", "%u", "$SYS", ""];
@@ -116,31 +151,7 @@ fn the_rules_agree_with_a_naive_model() {
     let (mut permitted, mut denied) = (0, 0);
     for seed in 1..400_u64 {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let mut text = String::new();
-        let mut rules = Vec::new();
-        let mut user = None;
-        for _ in 0..random.below(8) {
-            if random.below(4) == 0 {
-                let name = random.pick(&["bob", "eve"]);
-                text.push_str(&format!("user {name}\n"));
-                user = Some(name);
-            }
-            let pattern = random.below(3) == 0;
-            let mut filter: Vec<&str> = (0..=random.below(3)).map(|_| random.pick(&levels)).collect();
-            if random.below(3) == 0 {
-                filter.push("#");
-            }
-            let mut filter = filter.join("/");
-            if filter.is_empty() {
-                filter.push('a');
-            }
-            if !pattern {
-                filter = filter.replace('%', "p");
-            }
-            let kind = random.pick(&["read", "write", "readwrite", "deny"]);
-            text.push_str(&format!("{} {kind} {filter}\n", if pattern { "pattern" } else { "topic" }));
-            rules.push((user, pattern, kind, filter));
-        }
+        let (text, rules) = random_rules(&mut random, &levels);
         let (acl, _) = Acl::parse(Path::new("acl"), text.as_bytes()).unwrap_or_else(|errors| panic!("{errors:?} in {text}"));
         for _ in 0..200 {
             let topic = (0..=random.below(3)).map(|_| random.pick(&topics)).collect::<Vec<_>>().join("/");
@@ -186,4 +197,76 @@ fn files_without_sense_end_nothing() {
             }
         }
     }
+}
+
+/// A version 5 client of mosquitto: publishes, and reads whether it was permitted.
+struct Client(TcpStream);
+
+impl Client {
+    fn field(text: &str) -> Vec<u8> {
+        [&(text.len() as u16).to_be_bytes()[..], text.as_bytes()].concat()
+    }
+
+    fn packet(&mut self, kind: u8, body: &[u8]) -> Vec<u8> {
+        self.0.write_all(&[&[kind, body.len() as u8][..], body].concat()).expect("sent");
+        let mut head = [0; 2];
+        self.0.read_exact(&mut head).expect("an answer");
+        let mut answer = vec![0; usize::from(head[1])];
+        self.0.read_exact(&mut answer).expect("an answer");
+        answer
+    }
+
+    fn connect(port: u16, client_id: &str, username: Option<&str>) -> Self {
+        let mut client = Self(TcpStream::connect(("127.0.0.1", port)).expect("mosquitto"));
+        let flags = if username.is_some() { 0x82 } else { 2 };
+        let name = username.map(Self::field).unwrap_or_default();
+        let body = [&Self::field("MQTT")[..], &[5, flags, 0, 60, 0], &Self::field(client_id), &name].concat();
+        assert_eq!(client.packet(0x10, &body).get(1), Some(&0));
+        client
+    }
+
+    /// QoS 1: PUBACK has reason code 0x87 where the ACL file says no.
+    fn may_publish(&mut self, topic: &str) -> bool {
+        let body = [&Self::field(topic)[..], &[0, 1, 0]].concat();
+        self.packet(0x32, &body).get(2) != Some(&0x87)
+    }
+}
+
+#[test]
+fn the_rules_agree_with_mosquitto() {
+    const BROKER: &str = "/usr/sbin/mosquitto";
+    if !Path::new(BROKER).exists() {
+        return;
+    }
+    let levels = ["a", "b", "c1", "bob", "+", "%c", "%u", "my level"];
+    let topics = ["a", "b", "c1", "bob", "my level", "", "x"];
+    let mut answers = [0, 0];
+    for seed in 1..12_u64 {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let text = (0..3).map(|_| random_rules(&mut random, &levels).0).collect::<String>();
+        let (acl, _) = Acl::parse(Path::new("acl"), text.as_bytes()).unwrap_or_else(|errors| panic!("{errors:?} in {text}"));
+        let (folder, port) = (Folder::new("access"), free_port());
+        let path = folder.write("acl", &text);
+        let conf = format!("listener {port} 127.0.0.1\nallow_anonymous true\nacl_file {}\nuser root\n", path.display());
+        let conf = folder.write("conf", conf);
+        let mut broker = Command::new(BROKER).arg("-c").arg(conf).stderr(Stdio::null()).spawn().expect("mosquitto starts");
+        wait_until("mosquitto to listen", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        let mut differences = Vec::new();
+        for (client_id, username) in [("c1", None), ("c1", Some("bob")), ("bob", Some("eve")), ("zz", Some("mallory")), ("c+", Some("bob"))]
+        {
+            let mut client = Client::connect(port, client_id, username);
+            for _ in 0..60 {
+                let topic = (0..=random.below(3)).map(|_| random.pick(&topics)).collect::<Vec<_>>().join("/");
+                let ours = acl.permits(client_id, username, &topic, Access::Write);
+                answers[usize::from(ours)] += 1;
+                if !topic.is_empty() && client.may_publish(&topic) != ours {
+                    differences.push(format!("{client_id} {username:?} {topic:?} ours: {ours}"));
+                }
+            }
+        }
+        let _ = broker.kill();
+        let _ = broker.wait();
+        assert!(differences.is_empty(), "seed {seed}: {differences:#?}\n{text}");
+    }
+    assert!(answers[0] > 100 && answers[1] > 100, "both answers are compared: {answers:?}");
 }
