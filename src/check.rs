@@ -1,4 +1,4 @@
-//! `darner check`, `mosquitto --test-config` and `darner explain`: a configuration judged without running it. Nothing is written.
+//! `darner check` and `darner explain`: a configuration judged without running it. Nothing is written.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -38,18 +38,6 @@ fn judge(path: Option<&Path>) -> (Vec<Diagnostic>, ExitCode) {
         }
     }
     (found, verdict)
-}
-
-/// `mosquitto --test-config [-c FILE]`: mosquitto's words, but every error.
-pub fn test_config(path: Option<&Path>) -> ExitCode {
-    let (found, verdict) = judge(path);
-    for (_, line) in found.iter().flat_map(Diagnostic::log_lines) {
-        eprintln!("{line}");
-    }
-    if verdict == ExitCode::Ok {
-        print("Configuration file is OK.\n");
-    }
-    verdict
 }
 
 /// Prints every error and warning of a mosquitto.conf and of the files that it names.
