@@ -315,7 +315,10 @@ fn the_table_is_total_and_a_stop_always_ends() {
             let actions = play.all(event);
             reached.insert((before, format!("{event:?}")));
             if before == Phase::Finished {
-                assert!(actions.iter().all(|action| matches!(action, Action::Say(..) | Action::Dump)), "{event:?} after the end: {actions:?}");
+                assert!(
+                    actions.iter().all(|action| matches!(action, Action::Say(..) | Action::Dump)),
+                    "{event:?} after the end: {actions:?}"
+                );
             }
         }
         play.event(Event::StopAsked(TERM));

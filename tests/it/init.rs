@@ -125,7 +125,8 @@ fn every_signal_reaches_the_command() {
 
 #[test]
 fn job_control_signals_are_the_terminals() {
-    let mut running = Running::start(&mut init("trap 'echo stopped' TSTP TTIN TTOU; trap 'echo asked' USR1; echo ready; while :; do sleep 0.05; done"));
+    let mut running =
+        Running::start(&mut init("trap 'echo stopped' TSTP TTIN TTOU; trap 'echo asked' USR1; echo ready; while :; do sleep 0.05; done"));
     assert_eq!(running.line(), "ready");
     for signal in [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU, Signal::SIGUSR1] {
         running.signal(signal);
