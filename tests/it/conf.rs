@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use darner::conf::files::Generation;
+use darner::conf::files::{Disk, Generation};
 use darner::conf::{CommandLine, Conf, LogDestination};
 
 use crate::support::process::{Broker, Folder, darner, run};
@@ -343,4 +343,19 @@ fn a_reload_says_what_waits_for_a_restart() {
     broker.wait_for_log("pid_file: none → /nowhere/pid (takes effect at the next restart)");
     broker.wait_for_log(&format!("listener {} 127.0.0.1: mount_point: none → house/ (takes effect at the next restart)", broker.port));
     assert_eq!(broker.stop(), 0);
+}
+
+#[test]
+fn every_configuration_that_is_shipped_is_taken() {
+    let shipped: Vec<_> = ["defaults", "compose-examples"]
+        .into_iter()
+        .flat_map(|folder| walkdir::WalkDir::new(source(folder)))
+        .map(|entry| entry.expect("readable").into_path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "conf"))
+        .collect();
+    assert!(!shipped.is_empty());
+    for path in shipped {
+        let conf = Conf::load(&Disk, Some(&path), &CommandLine::default(), &[]);
+        assert!(conf.as_ref().is_ok_and(|conf| !conf.local_only), "{}: {conf:?}", path.display());
+    }
 }
