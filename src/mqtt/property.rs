@@ -89,19 +89,23 @@ pub(super) fn decode(reader: &mut Reader<'_>, packet: PacketSet) -> Result<Prope
     let mut reader = Reader::new(reader.take(len as usize)?);
     let mut properties = Properties::new();
     let mut seen = 0_u64;
+    let mut refusal = None;
     while !reader.is_empty() {
         let identifier = reader.u8()?;
         let row = Property::TABLE.iter().find(|row| row.0 == identifier);
         let &(_, packets, repeats) = row.ok_or_else(|| malformed("unknown property"))?;
-        if !packets.contains(packet) {
-            return Err(protocol_error("property that this packet may not carry"));
-        }
         let bit = 1 << (identifier & 63);
-        if seen & bit != 0 && !repeats.contains(packet) {
-            return Err(protocol_error("property said twice"));
+        if !packets.contains(packet) {
+            refusal = refusal.or(Some("property that this packet may not carry"));
+        } else if seen & bit != 0 && !repeats.contains(packet) {
+            refusal = refusal.or(Some("property said twice"));
         }
         seen |= bit;
         properties.push(Property::read(identifier, &mut reader)?);
+    }
+    // Wrong bytes outweigh what must not be said, as in mosquitto.
+    if let Some(refusal) = refusal {
+        return Err(protocol_error(refusal));
     }
     Ok(properties)
 }

@@ -45,7 +45,7 @@ impl Broker {
             Packet::Pubrel(ack) => self.pubrel(id, key, &ack, now, out),
             Packet::Pubcomp(ack) => self.pubcomp(id, key, &ack, now, out),
             Packet::Subscribe(subscribe) => self.subscribe(id, key, subscribe, now, out),
-            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(id, key, &unsubscribe, out),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(id, key, &unsubscribe, now, out),
             Packet::Pingreq => {
                 let version = self.connection(id).map_or(ProtocolVersion::V311, |connection| connection.version);
                 reply::packet(id, version, &Packet::Pingresp, out); // [MQTT-3.12.4-1]

@@ -24,6 +24,9 @@ impl Broker {
         if let Some(reason) = self.not_supported(listener, qos, retain) {
             return self.abort(id, reason, now, out);
         }
+        if properties.iter().any(|property| matches!(property, Property::SubscriptionIdentifier(_))) {
+            return self.abort(id, ReasonCode::ProtocolError, now, out); // [MQTT-3.3.4-6]
+        }
         let alias_maximum = listener.map_or(0, |listener| listener.max_topic_alias);
         let mount_point: Option<Box<str>> = listener.and_then(|listener| listener.mount_point.as_deref().map(Into::into));
         let topic: Cow<'_, str> = if properties.is_empty() {
@@ -36,12 +39,7 @@ impl Broker {
             }
         };
         if !topic_name::is_valid(&topic) {
-            return self.abort(
-                id,
-                if version == ProtocolVersion::V5 { ReasonCode::TopicNameInvalid } else { ReasonCode::MalformedPacket },
-                now,
-                out,
-            );
+            return self.abort(id, ReasonCode::MalformedPacket, now, out); // mosquitto's answer
         }
         let topic = match &mount_point {
             Some(mount_point) => Cow::Owned(format!("{mount_point}{topic}")),
@@ -63,6 +61,7 @@ impl Broker {
             };
         }
         let expires_at = take_expiry(&mut properties, now);
+        let expires_at = if retain { self.cap_retained_expiry(expires_at, now) } else { expires_at };
         let mut publication = Publication::new(&topic, payload, &properties);
         publication.qos = qos;
         publication.retain = retain;
@@ -150,6 +149,15 @@ impl Broker {
             *slot = Some(topic.into());
         }
         Ok(None)
+    }
+
+    /// `retain_expiry_interval` bounds what a retained message may ask for.
+    fn cap_retained_expiry(&self, asked: Option<Time>, now: Time) -> Option<Time> {
+        let most = self.settings.conf.persistence.retain_expiry_secs.map(|secs| now.plus_secs(secs));
+        match (asked, most) {
+            (Some(asked), Some(most)) => Some(asked.min(most)),
+            (asked, most) => asked.or(most),
+        }
     }
 }
 

@@ -24,8 +24,7 @@ impl Broker {
         for request in &subscribe.subscriptions {
             // Whoever sends an invalid filter is disconnected, as by mosquitto.
             let Some(parsed) = topic_filter::parse(&request.filter) else {
-                let reason = if version == ProtocolVersion::V5 { ReasonCode::TopicFilterInvalid } else { ReasonCode::MalformedPacket };
-                return self.abort(id, reason, now, out);
+                return self.abort(id, ReasonCode::MalformedPacket, now, out);
             };
             if parsed.share_name.is_some() && request.options.no_local {
                 return self.abort(id, ReasonCode::ProtocolError, now, out); // [MQTT-3.8.3-4]
@@ -78,8 +77,11 @@ impl Broker {
         }
     }
 
-    pub(super) fn unsubscribe(&mut self, id: ConnectionId, key: u32, unsubscribe: &Unsubscribe, out: &mut Outbox) {
+    pub(super) fn unsubscribe(&mut self, id: ConnectionId, key: u32, unsubscribe: &Unsubscribe, now: Time, out: &mut Outbox) {
         let Some(version) = self.connection(id).map(|connection| connection.version) else { return };
+        if unsubscribe.filters.iter().any(|filter| topic_filter::parse(filter).is_none()) {
+            return self.abort(id, ReasonCode::MalformedPacket, now, out);
+        }
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
         for filter in &unsubscribe.filters {
             let Some(session) = self.sessions.get_mut(key) else { return };

@@ -8,6 +8,8 @@ use crate::mqtt::{
     Suback, Subscribe, SubscriptionOptions, SubscriptionRequest, Unsuback, Unsubscribe, Will, property,
 };
 
+const RESERVED_FLAGS: DecodeError = DecodeError { reason: ReasonCode::MalformedPacket, detail: "reserved flags of the fixed header" };
+
 type Result<T> = std::result::Result<T, DecodeError>;
 
 /// Refuses what the first byte alone shows to be wrong: unknown types and fixed header flags `[MQTT-2.1.3-1]`.
@@ -19,12 +21,13 @@ pub(super) fn check_first_byte(first: u8, version: ProtocolVersion) -> Result<()
         3 if flags & 0x0e == 0x08 => Err(malformed("PUBLISH with QoS 0 and DUP")),
         3 => Ok(()),
         0 => Err(protocol_error("packet type 0")),
+        1 => Ok(()), // looked at when the version is known
         15 if version != ProtocolVersion::V5 => Err(protocol_error("packet type 15 before MQTT 5")),
         // MQTT 3.1 sends SUBSCRIBE, UNSUBSCRIBE and PUBREL again with DUP (3.1, section 3.8).
         6 | 8 | 10 if flags == 2 || (flags == 0x0a && version == ProtocolVersion::V31) => Ok(()),
-        6 | 8 | 10 => Err(malformed("reserved flags of the fixed header")),
+        6 | 8 | 10 => Err(RESERVED_FLAGS),
         _ if flags == 0 => Ok(()),
-        _ => Err(malformed("reserved flags of the fixed header")),
+        _ => Err(RESERVED_FLAGS),
     }
 }
 
@@ -34,7 +37,7 @@ pub(super) fn body(first: u8, mut reader: Reader<'_>, version: ProtocolVersion) 
     let r = &mut reader;
     let packet = match first >> 4 {
         3 => return publish(first, reader, version).map(Packet::Publish),
-        1 => Packet::Connect(Box::new(connect(r)?)),
+        1 => Packet::Connect(Box::new(connect(first & 0x0f, r)?)),
         2 => Packet::Connack(connack(r, version)?),
         4 => Packet::Puback(ack(r, version, PacketSet::PUBACK)?),
         5 => Packet::Pubrec(ack(r, version, PacketSet::PUBREC)?),
@@ -127,8 +130,12 @@ fn protocol(reader: &mut Reader<'_>) -> Result<(ProtocolVersion, bool)> {
     }
 }
 
-fn connect(reader: &mut Reader<'_>) -> Result<Connect> {
+fn connect(header_flags: u8, reader: &mut Reader<'_>) -> Result<Connect> {
     let (version, bridge) = protocol(reader)?;
+    // MQTT 3.1 does not use these flags of CONNECT; later versions reserve them.
+    if header_flags != 0 && version != ProtocolVersion::V31 {
+        return Err(RESERVED_FLAGS);
+    }
     let flags = reader.u8()?;
     let has = |bit: u8| flags & bit != 0;
     if has(0x01) && version != ProtocolVersion::V31 {
