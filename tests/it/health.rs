@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::support::peer::{Peer, debian};
-use crate::support::process::{Folder, darner, free_port, run};
+use crate::support::process::{Broker, Folder, darner, free_port, run};
 
 /// The check's own deadline, and what a loaded machine may add.
 const DEADLINE: Duration = Duration::from_secs(5 + 4);
@@ -53,7 +53,7 @@ fn retained(port: u16, user: &[&str]) -> String {
 
 #[test]
 fn an_open_broker_is_healthy_and_keeps_the_date() {
-    let broker = Peer::start(ANONYMOUS);
+    let broker = Broker::start(ANONYMOUS);
     let checked = check(Some(broker.port), &[("TZ", "UTC")]);
     assert_eq!((checked.code, checked.line), (0, format!("healthy: round trip through port {}\n", broker.port)));
     let retained = retained(broker.port, &[]);
@@ -69,7 +69,7 @@ fn debians_broker_is_healthy_too_and_the_topic_can_be_chosen() {
 
 #[test]
 fn credentials_in_quotes_are_understood_and_wrong_ones_are_not_healthy() {
-    let broker = Peer::start_in(folder_with_password(), PASSWORD);
+    let broker = Broker::start_in(folder_with_password(), PASSWORD);
     let user = ("HEALTHCHECK_USER", "\"hello\"");
     assert_eq!(check(Some(broker.port), &[user, ("HEALTHCHECK_PASSWORD", "'wor ld'")]).code, 0);
     let checked = check(Some(broker.port), &[user, ("HEALTHCHECK_PASSWORD", "wrong")]);
@@ -80,7 +80,7 @@ fn credentials_in_quotes_are_understood_and_wrong_ones_are_not_healthy() {
 #[test]
 fn a_topic_kept_from_the_given_user_is_not_healthy() {
     let conf = format!("{PASSWORD}acl_file {{folder}}/acl\n");
-    let broker = Peer::start_in(folder_with_password(), &conf);
+    let broker = Broker::start_in(folder_with_password(), &conf);
     let checked = check(Some(broker.port), &[("HEALTHCHECK_USER", "hello"), ("HEALTHCHECK_PASSWORD", "wor ld")]);
     assert_eq!(checked.code, 1);
     assert!(checked.line.contains("topic iotstack/mosquitto/healthcheck"), "{}", checked.line);
@@ -89,7 +89,7 @@ fn a_topic_kept_from_the_given_user_is_not_healthy() {
 
 #[test]
 fn a_frozen_broker_is_not_healthy_within_the_deadline() {
-    let broker = Peer::start(ANONYMOUS);
+    let broker = Broker::start(ANONYMOUS);
     broker.signal(Signal::SIGSTOP);
     let checked = check(Some(broker.port), &[]);
     broker.signal(Signal::SIGCONT);
