@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use super::proxy::Proxy;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Where the broker is.
@@ -43,6 +44,7 @@ pub struct DialOptions {
     /// Local host name or address to connect from.
     pub bind: Option<String>,
     pub no_delay: bool,
+    pub proxy: Option<Proxy>,
     /// The connection must stand by then; `None` leaves it to the operating system.
     pub until: Option<Instant>,
 }
@@ -53,6 +55,12 @@ impl Stream {
         match address {
             Address::Unix(path) => Ok(Self::Unix(UnixStream::connect(path)?)),
             Address::Tcp { host, port } => {
+                if let Some(proxy) = &options.proxy {
+                    let direct = DialOptions { proxy: None, ..options.clone() };
+                    let mut stream = Self::dial(&Address::Tcp { host: proxy.host.clone(), port: proxy.port }, &direct)?;
+                    proxy.ask(&mut stream, host, *port)?;
+                    return Ok(stream);
+                }
                 let lookup = |name: &str, port| -> Result<Vec<SocketAddr>, DialError> {
                     (name, port).to_socket_addrs().map(Iterator::collect).map_err(|_| DialError::Lookup(name.to_owned()))
                 };

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::options::{For, OPTIONS, Takes};
 use super::settings::Tool;
+use crate::broker::MOSQUITTO_VERSION;
 
 /// Columns that an option's names and value take before its text.
 const NAMES_WIDTH: usize = 34;
@@ -44,5 +45,5 @@ pub(super) fn text(tool: Tool) -> String {
 
 /// What `--version` prints.
 pub(super) fn version(tool: Tool) -> String {
-    format!("{} version {} (darner)", tool.name(), env!("CARGO_PKG_VERSION"))
+    format!("{} version {MOSQUITTO_VERSION} running on darner {}.", tool.name(), env!("CARGO_PKG_VERSION"))
 }

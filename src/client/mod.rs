@@ -3,6 +3,7 @@
 pub mod dial;
 pub mod flows;
 pub mod format;
+pub mod proxy;
 pub mod reasons;
 pub mod session;
 

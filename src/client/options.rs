@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::format::Format;
 use super::property_arguments;
+use super::proxy::Proxy;
 use super::settings::{Settings, Source, Stop, Tool, refused, refused_spaced};
 use crate::mqtt::{ProtocolVersion, Qos, topic_filter, topic_name};
 
@@ -45,6 +46,7 @@ pub(super) const OPTIONS: &[Choice] = &[
     (&["--unix"], For::Both, Takes::Value("socket path", |s, v| { s.host = Some(text("--unix", v)?); s.port = Some(0); Ok(()) }), "connect through the unix socket at this path"),
     (&["-L", "--url"], For::Both, Takes::Value("URL", url), "mqtt://[user[:password]@]host[:port]/topic, all at once"),
     (&["-A"], For::Both, Takes::Value("address", |s, v| { s.bind = Some(text("-A", v)?); Ok(()) }), "local address to connect from"),
+    (&["--proxy"], For::Both, Takes::Value("proxy url", proxy), "socks5h://[user[:password]@]host[:port]: go through this proxy"),
     (&["--nodelay"], For::Both, Takes::Flag(|s| { s.no_delay = true; Ok(()) }), "send small packets at once"),
     (&["-V", "--protocol-version"], For::Both, Takes::Value("version", version), "mqttv5, mqttv311 or mqttv31 (mqttv311)"),
     (&["-k", "--keepalive"], For::Both, Takes::Value("keepalive", keep_alive), "keep alive in seconds, 5 to 65535 (60)"),
@@ -178,6 +180,11 @@ fn parse<N: FromStr>(value: &OsStr) -> Option<N> {
 fn port(settings: &mut Settings, value: &OsStr) -> Result<(), Stop> {
     let port = parse(value).ok_or_else(|| refused(format!("Error: Invalid port given: {}", value.to_string_lossy())))?;
     settings.port = Some(port);
+    Ok(())
+}
+
+fn proxy(settings: &mut Settings, value: &OsStr) -> Result<(), Stop> {
+    settings.proxy = Some(Proxy::parse(&text("--proxy", value)?).map_err(refused)?);
     Ok(())
 }
 
@@ -352,4 +359,32 @@ fn timeout(settings: &mut Settings, value: &OsStr) -> Result<(), Stop> {
     let secs = secs.ok_or_else(|| refused_spaced(format!("Error: Invalid timeout \"{}\".", value.to_string_lossy())))?;
     settings.timeout = Some(Duration::from_secs(secs.into()));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_stands_for_two_options_of_a_tool_and_each_is_explained() {
+        for (index, (names, tools, takes, doc)) in OPTIONS.iter().enumerate() {
+            assert_eq!(doc.is_empty(), matches!(takes, Takes::Tls), "{names:?}");
+            for (others, other_tools, ..) in OPTIONS.iter().skip(index + 1) {
+                let shared = names.iter().any(|name| others.contains(name));
+                assert!(!shared || (tools != other_tools && *tools != For::Both && *other_tools != For::Both), "{names:?} {others:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn help_lists_every_option_of_its_tool_and_no_other() {
+        for tool in [Tool::Pub, Tool::Sub] {
+            let help = super::super::help::text(tool);
+            for (names, ..) in OPTIONS.iter().filter(|(.., takes, _)| !matches!(takes, Takes::Tls)) {
+                let line = format!("\n {}", names.join(", "));
+                let known = names.iter().all(|name| find(tool, OsStr::new(name)).is_some());
+                assert_eq!(help.contains(&line), known, "{names:?}");
+            }
+        }
+    }
 }

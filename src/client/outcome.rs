@@ -65,7 +65,7 @@ impl Outcome {
 
 /// Connects and sends CONNECT; gives the flows back where that fails.
 pub(super) fn open(settings: &Settings, connect: &Connect, flows: Flows) -> Result<Session, (DialError, Flows)> {
-    let options = DialOptions { bind: settings.bind.clone(), no_delay: settings.no_delay, until: None };
+    let options = DialOptions { bind: settings.bind.clone(), no_delay: settings.no_delay, proxy: settings.proxy.clone(), until: None };
     match Stream::dial(&settings.address(), &options) {
         Ok(stream) => Session::start(stream, connect.clone(), flows, settings.debug),
         Err(error) => Err((error, flows)),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::dial::Address;
 use super::format::Format;
 use super::options;
+use super::proxy::Proxy;
 use super::property_arguments::PropertyLists;
 use crate::mqtt::{Connect, Property, ProtocolVersion, Qos, RetainHandling, Will};
 
@@ -63,6 +64,7 @@ pub(super) struct Settings {
     pub(super) port: Option<u16>,
     pub(super) bind: Option<String>,
     pub(super) no_delay: bool,
+    pub(super) proxy: Option<Proxy>,
     pub(super) version: ProtocolVersion,
     pub(super) client_id: Option<String>,
     pub(super) client_id_prefix: Option<String>,
@@ -114,6 +116,7 @@ impl Settings {
             port: None,
             bind: None,
             no_delay: false,
+            proxy: None,
             version: ProtocolVersion::V311,
             client_id: None,
             client_id_prefix: None,

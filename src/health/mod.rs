@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use crate::client::dial::Stream;
+use crate::client::dial::{Stream, plain};
 use crate::exit_code::ExitCode;
 use crate::os::local_socket::{self, Kind};
 use round_trip::{Failure, round_trip};
@@ -79,7 +79,7 @@ fn check(variables: &Variables, until: Instant) -> Result<String, String> {
     // Nothing was set up for the check, and the broker answered in a way that a healthy broker may.
     let stream = local_socket::find(Kind::Health).map_err(|error| {
         let hint = "set HEALTHCHECK_PORT, HEALTHCHECK_USER and HEALTHCHECK_PASSWORD";
-        format!("{reason}; and no private socket of this container answers ({error}): {hint}")
+        format!("{reason}; and no private socket of this container answers ({}): {hint}", plain(&error))
     })?;
     match round_trip(Stream::Unix(stream), variables, until) {
         Ok(()) => Ok("round trip through the private socket".to_owned()),

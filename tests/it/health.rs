@@ -1,13 +1,13 @@
 //! `darner healthcheck`: one line and an exit code, within its own deadline, whatever the broker does.
 
-use std::net::TcpListener;
-use std::process::Command;
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::support::peer::{Peer, debian};
-use crate::support::process::{Broker, Folder, darner, free_port, run};
+use crate::support::process::{Broker, Folder, darner, free_port, run, wait_until};
 
 /// The check's own deadline, and what a loaded machine may add.
 const DEADLINE: Duration = Duration::from_secs(5 + 4);
@@ -128,6 +128,33 @@ fn variables_that_are_off_are_named() {
         assert_eq!(checked.code, 1);
         assert!(checked.line.starts_with(&format!("unhealthy: {name}={value} ")), "{}", checked.line);
     }
+}
+
+#[test]
+fn a_supervised_broker_that_wants_a_password_is_healthy_without_one() {
+    let folder = folder_with_password();
+    let port = free_port().to_string();
+    let place = folder.path().display().to_string();
+    let conf = format!("{PASSWORD}acl_file {{folder}}/acl\n").replace("{port}", &port).replace("{folder}", &place);
+    let conf = folder.write("mosquitto.conf", conf);
+    let run_folder = folder.path().join("run");
+    let mut supervisor = Command::new(darner())
+        .args(["supervise", "-c"])
+        .arg(conf)
+        .env("DARNER_RUN_DIR", &run_folder)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the supervisor starts");
+    wait_until("the supervised broker", || TcpStream::connect(format!("127.0.0.1:{port}")).is_ok());
+    let run_folder = run_folder.display().to_string();
+    let run_folder = ("DARNER_RUN_DIR", run_folder.as_str());
+    let healthy = check(None, &[run_folder]);
+    let refused = check(port.parse().ok(), &[run_folder]);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(supervisor.id() as i32), Signal::SIGTERM).expect("it is there");
+    assert!(supervisor.wait().expect("it ends").success());
+    assert_eq!(healthy.code, 0, "{}", healthy.line);
+    assert_eq!(refused.line, format!("unhealthy: port {port}: Connection Refused: not authorised.\n"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use crate::support::peer::{Peer, debian};
-use crate::support::process::{Folder, darner, free_port, run};
+use crate::support::process::{Broker, Folder, darner, free_port, run};
 
 /// Words separated by spaces; `_` in a word stands for a space. `{port}` accepts everybody, `{auth}` needs a password, `{none}` has
 /// no listener. A broker on `{port}` holds the retained messages of [`brokers`].
@@ -27,6 +27,8 @@ const COMMAND_LINES: &[&str] = &[
     "mosquitto_pub -p {port} -t a -m x -V 5 -P p",
     "mosquitto_pub -p {port} -t a -m x -V 5 -x 10 --nodelay -k 10 -M 3 --quiet",
     "mosquitto_pub -p {auth} -t a -m x -u u -P p",
+    "mosquitto_pub -h 127.0.0.1 -p {port} -t a -m x --proxy socks5h://127.0.0.1:{none}",
+    "mosquitto_pub -t a -m x --proxy http://127.0.0.1",
     "mosquitto_pub -p {port} -t a -s",
     "mosquitto_pub -p {port} -t a -l",
     "mosquitto_pub -p {port} -t a -f /nonexistent",
@@ -132,18 +134,39 @@ const COMMAND_LINES: &[&str] = &[
 ];
 
 struct Brokers {
-    open: Peer,
-    closed: Peer,
+    open: u16,
+    closed: u16,
     nobody: u16,
+    _running: [Box<dyn std::any::Any + Sync>; 2],
 }
 
-fn brokers() -> Brokers {
-    let open = Peer::start("listener {port} 127.0.0.1\nallow_anonymous true\n");
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Ours,
+    Debians,
+}
+
+fn start(whose: Whose, folder: Folder, conf: &str) -> (u16, Box<dyn std::any::Any + Sync>) {
+    match whose {
+        Whose::Ours => {
+            let broker = Broker::start_in(folder, conf);
+            (broker.port, Box::new(broker))
+        }
+        Whose::Debians => {
+            let peer = Peer::start_in(folder, conf);
+            (peer.port, Box::new(peer))
+        }
+    }
+}
+
+fn brokers(whose: Whose) -> Brokers {
+    let (open, open_runs) = start(whose, Folder::new("open"), "listener {port} 127.0.0.1\nallow_anonymous true\n");
     let folder = Folder::new("peer");
     let password_file = folder.path().join("passwords");
     let status = debian("mosquitto_passwd").args(["-c", "-b"]).arg(&password_file).args(["u", "p"]).status();
     assert!(status.expect("mosquitto_passwd").success());
-    let closed = Peer::start_in(folder, "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {folder}/passwords\n");
+    let (closed, closed_runs) =
+        start(whose, folder, "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {folder}/passwords\n");
     let retained: &[&[&str]] = &[
         &["-t", "r/a", "-m", "hello world", "-q", "2"],
         &["-t", "r/b", "-m", "b"],
@@ -183,18 +206,18 @@ fn brokers() -> Brokers {
         "1",
     ];
     for arguments in retained.iter().chain([&with_properties]) {
-        let port = open.port.to_string();
+        let port = open.to_string();
         let (code, _, stderr) = run(debian("mosquitto_pub").args(["-r", "-p", &port]).args(*arguments));
         assert_eq!(code, 0, "{stderr}");
     }
-    Brokers { open, closed, nobody: free_port() }
+    Brokers { open, closed, nobody: free_port(), _running: [open_runs, closed_runs] }
 }
 
 impl Brokers {
     fn words(&self, line: &str) -> Vec<String> {
         let fill = |word: &str| {
-            word.replace("{port}", &self.open.port.to_string())
-                .replace("{auth}", &self.closed.port.to_string())
+            word.replace("{port}", &self.open.to_string())
+                .replace("{auth}", &self.closed.to_string())
                 .replace("{none}", &self.nobody.to_string())
         };
         line.split(' ').map(|word| fill(&word.replace('_', if word.starts_with("mosquitto") { "_" } else { " " }))).collect()
@@ -215,41 +238,65 @@ fn masked(text: &str) -> String {
 }
 
 #[test]
-fn our_tools_say_and_return_what_debians_do() {
-    let brokers = brokers();
+fn our_tools_and_our_broker_do_what_debians_do() {
+    let (ours, debians) = (brokers(Whose::Ours), brokers(Whose::Debians));
     let home = Folder::new("home");
-    // Two at a time, as each waits more than it works.
     let differences = std::sync::Mutex::new(Vec::new());
     let next = std::sync::atomic::AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                while let Some(line) = COMMAND_LINES.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
-                    let words = brokers.words(line);
-                    let (tool, arguments) = words.split_first().expect("a tool");
-                    let mut commands = [Command::new(darner()), debian(tool)];
-                    commands[0].arg(tool);
-                    let [ours, theirs] = commands.map(|mut command| {
-                        command.args(arguments).env("HOME", home.path()).env("TZ", "UTC").env_remove("XDG_CONFIG_HOME");
-                        let (code, stdout, stderr) = run(&mut command);
-                        (code, masked(&stdout), masked(&stderr))
-                    });
-                    if ours != theirs {
-                        differences.lock().expect("a lock").push(format!("{line}\n  ours   {ours:?}\n  Debian {theirs:?}"));
-                    }
+    let compare = || {
+        while let Some(line) = COMMAND_LINES.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+            let expected = result(&debians, line, Whose::Debians, home.path());
+            for (who, got) in [
+                ("our tool, Debian's broker", result(&debians, line, Whose::Ours, home.path())),
+                ("Debian's tool, our broker", result(&ours, line, Whose::Debians, home.path())),
+                ("our tool, our broker", result(&ours, line, Whose::Ours, home.path())),
+            ] {
+                if got != expected {
+                    differences.lock().expect("a lock").push(format!("{line}\n  {who}: {got:?}\n  expected: {expected:?}"));
                 }
-            });
+            }
         }
-    });
+    };
+    // Several at a time, as each waits more than it works.
+    std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(compare))));
     let differences = differences.into_inner().expect("a lock");
     assert!(differences.is_empty(), "{} differ:\n{}", differences.len(), differences.join("\n"));
 }
 
+/// Exit code, stdout and stderr of a command line.
+fn result(brokers: &Brokers, line: &str, whose: Whose, home: &std::path::Path) -> (i32, String, String) {
+    let words = brokers.words(line);
+    let (tool, arguments) = words.split_first().expect("a tool");
+    let mut command = match whose {
+        Whose::Ours => Command::new(darner()),
+        Whose::Debians => debian(tool),
+    };
+    if whose == Whose::Ours {
+        command.arg(tool);
+    }
+    command.args(arguments).env("HOME", home).env("TZ", "UTC").env_remove("XDG_CONFIG_HOME");
+    let (code, stdout, stderr) = run(&mut command);
+    (code, masked(&stdout), masked(&stderr))
+}
+
+#[test]
+fn every_option_in_debians_help_is_known() {
+    for tool in ["mosquitto_pub", "mosquitto_sub"] {
+        let (_, help, _) = run(debian(tool).arg("--help"));
+        let options: Vec<_> = help.lines().filter_map(|line| line.strip_prefix(" -")?.split_once(" :")).map(|(name, _)| name).collect();
+        assert!(options.len() > 30, "{help}");
+        for option in options {
+            let (_, _, stderr) = run(Command::new(darner()).args([tool, &format!("-{option}")]));
+            assert!(!stderr.contains("Unknown option"), "{tool} -{option}: {stderr}");
+        }
+    }
+}
+
 #[test]
 fn defaults_are_read_from_the_users_own_file() {
-    let brokers = brokers();
+    let brokers = brokers(Whose::Debians);
     let home = Folder::new("home");
-    let port = brokers.open.port;
+    let port = brokers.open;
     home.write(".config/mosquitto_pub", format!("# mine\n-p {port}\n-t from file\n-d\n"));
     home.write(".config/mosquitto_sub", format!("-p {port}\n-C 1\n-t r/a\n-F got %p\n"));
     for (tool, arguments) in [("mosquitto_pub", vec!["-m", "x"]), ("mosquitto_sub", vec![])] {
@@ -266,8 +313,8 @@ fn defaults_are_read_from_the_users_own_file() {
 
 #[test]
 fn each_line_of_stdin_is_a_message() {
-    let brokers = brokers();
-    let port = brokers.open.port.to_string();
+    let brokers = brokers(Whose::Debians);
+    let port = brokers.open.to_string();
     let mut outputs = Vec::new();
     for mut command in [Command::new(darner()), debian("mosquitto_pub")] {
         if outputs.is_empty() {

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
 use crate::support::peer::Peer;
-use crate::support::process::{darner, run};
+use crate::support::process::{Broker, darner, run};
 
 fn tool(name: &str, port: u16) -> Command {
     let mut command = Command::new(darner());
@@ -111,9 +111,14 @@ fn sigterm_makes_sub_say_goodbye() {
 
 #[test]
 fn a_thousand_messages_of_each_qos_arrive_once_and_in_order() {
-    let peer = Peer::start("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n");
+    let conf = "listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n";
+    many_messages(Peer::start(conf).port);
+    many_messages(Broker::start(conf).port);
+}
+
+fn many_messages(port: u16) {
     for qos in ["0", "1", "2"] {
-        let mut subscriber = tool("mosquitto_sub", peer.port)
+        let mut subscriber = tool("mosquitto_sub", port)
             .args(["-t", "many", "-q", qos, "-C", "1000", "-W", "60", "-d"])
             .stdout(Stdio::piped())
             .spawn()
@@ -121,7 +126,7 @@ fn a_thousand_messages_of_each_qos_arrive_once_and_in_order() {
         let mut lines = BufReader::new(subscriber.stdout.take().expect("stdout")).lines().map_while(Result::ok);
         assert!(lines.any(|line| line.starts_with("Subscribed")));
         let mut publisher =
-            tool("mosquitto_pub", peer.port).args(["-t", "many", "-q", qos, "-l"]).stdin(Stdio::piped()).spawn().expect("a publisher");
+            tool("mosquitto_pub", port).args(["-t", "many", "-q", qos, "-l"]).stdin(Stdio::piped()).spawn().expect("a publisher");
         let mut stdin = publisher.stdin.take().expect("stdin");
         for number in 0..1000 {
             writeln!(stdin, "{number}").expect("written");
@@ -136,14 +141,37 @@ fn a_thousand_messages_of_each_qos_arrive_once_and_in_order() {
 
 #[test]
 fn remove_retained_clears_what_it_prints() {
-    let peer = Peer::start("listener {port} 127.0.0.1\nallow_anonymous true\n");
+    let broker = Broker::start("listener {port} 127.0.0.1\nallow_anonymous true\n");
     for topic in ["old/a", "old/b"] {
-        assert_eq!(run(tool("mosquitto_pub", peer.port).args(["-t", topic, "-m", "x", "-r", "-q", "1"])).0, 0);
+        assert_eq!(run(tool("mosquitto_pub", broker.port).args(["-t", topic, "-m", "x", "-r", "-q", "1"])).0, 0);
     }
-    let (code, stdout, _) = run(tool("mosquitto_sub", peer.port).args(["-t", "old/#", "-v", "-C", "2", "--remove-retained", "-W", "10"]));
+    let (code, stdout, _) = run(tool("mosquitto_sub", broker.port).args(["-t", "old/#", "-v", "-C", "2", "--remove-retained", "-W", "10"]));
     assert_eq!((code, stdout.as_str()), (0, "old/a x\nold/b x\n"));
-    let (code, stdout, _) = run(tool("mosquitto_sub", peer.port).args(["-t", "old/#", "-W", "1"]));
+    let (code, stdout, _) = run(tool("mosquitto_sub", broker.port).args(["-t", "old/#", "-W", "1"]));
     assert_eq!((code, stdout.as_str()), (27, ""));
+}
+
+#[test]
+fn a_socks_proxy_is_asked_for_the_way_to_the_broker() {
+    let (listener, port) = stage();
+    let mut command = tool("mosquitto_pub", 1883);
+    let proxy = format!("socks5h://me:secret@127.0.0.1:{port}");
+    let child = spawn(command.args(["-h", "broker.example", "-t", "a", "-m", "x", "--proxy", &proxy]));
+    let (mut stream, _) = listener.accept().expect("a client");
+    for (expected, answer) in [
+        (&b"\x05\x01\x02"[..], &b"\x05\x02"[..]),
+        (b"\x01\x02me\x06secret", b"\x01\x00"),
+        (b"\x05\x01\x00\x03\x0ebroker.example\x07\x5b", b"\x05\x00\x00\x01\x7f\x00\x00\x01\x07\x5b"),
+    ] {
+        assert_eq!(read_some(&mut stream), expected);
+        stream.write_all(answer).expect("sent");
+    }
+    assert_eq!(read_some(&mut stream).first(), Some(&0x10), "CONNECT");
+    stream.write_all(CONNACK).expect("sent");
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("the rest");
+    assert_eq!(rest, b"\x30\x04\x00\x01ax\xe0\x00");
+    assert_eq!(outcome(child).0, Some(0));
 }
 
 #[test]
