@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::dial::Address;
 use super::format::Format;
 use super::options;
-use super::proxy::Proxy;
 use super::property_arguments::PropertyLists;
+use super::proxy::Proxy;
 use crate::mqtt::{Connect, Property, ProtocolVersion, Qos, RetainHandling, Will};
 
 /// The two tools; they share one table of options.

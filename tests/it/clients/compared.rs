@@ -226,15 +226,12 @@ impl Brokers {
 
 /// What differs from run to run: identifiers that the broker assigns, and the time.
 fn masked(text: &str) -> String {
-    let mut out = String::new();
-    for line in text.split_inclusive('\n') {
-        match (line.split_once("auto-"), line.split_once("\"tst\":")) {
-            (Some((before, after)), _) => out += &format!("{before}auto-{}", after.get(36..).unwrap_or_default()),
-            (_, Some((before, after))) => out += &format!("{before}\"tst\":{}", after.split_once(',').map_or("", |(_, rest)| rest)),
-            _ => out += line,
-        }
-    }
-    out
+    let mask = |line: &str| match (line.split_once("auto-"), line.split_once("\"tst\":")) {
+        (Some((before, after)), _) => format!("{before}auto-{}", after.get(36..).unwrap_or_default()),
+        (_, Some((before, after))) => format!("{before}\"tst\":{}", after.split_once(',').map_or("", |(_, rest)| rest)),
+        _ => line.to_owned(),
+    };
+    text.split_inclusive('\n').map(mask).collect()
 }
 
 #[test]
