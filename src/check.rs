@@ -1,4 +1,4 @@
-//! `darner check`, `mosquitto --test-config` and `darner explain`: a configuration judged without running it. Nothing is written.
+//! `darner check` and `darner explain`: a configuration judged without running it. Nothing is written.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -13,8 +13,8 @@ use crate::conf::files::Disk;
 use crate::conf::{CommandLine, Conf, manual, options};
 use crate::exit_code::ExitCode;
 
-/// Where the image keeps its configuration.
-const DEFAULT_PATH: &str = "/mosquitto/config/mosquitto.conf";
+/// Where the image keeps its configuration, and where `darner` without an image does.
+const USUAL_PATHS: [&str; 2] = ["/mosquitto/config/mosquitto.conf", "darner-data/config/mosquitto.conf"];
 
 /// A reader that went away (`| head`) is no failure.
 fn print(text: &str) {
@@ -40,25 +40,16 @@ fn judge(path: Option<&Path>) -> (Vec<Diagnostic>, ExitCode) {
     (found, verdict)
 }
 
-/// `mosquitto --test-config [-c FILE]`: mosquitto's words, but every error.
-pub fn test_config(path: Option<&Path>) -> ExitCode {
-    let (found, verdict) = judge(path);
-    for (_, line) in found.iter().flat_map(Diagnostic::log_lines) {
-        eprintln!("{line}");
-    }
-    if verdict == ExitCode::Ok {
-        print("Configuration file is OK.\n");
-    }
-    verdict
-}
-
 /// Prints every error and warning of a mosquitto.conf and of the files that it names.
 #[derive(clap::Parser)]
 #[command(name = "darner check")]
 struct CheckArguments {
-    /// The configuration file.
-    #[arg(short = 'c', long = "config-file", value_name = "FILE", default_value = DEFAULT_PATH)]
-    config_file: PathBuf,
+    /// The configuration file [default: /mosquitto/config/mosquitto.conf, else darner-data/config/mosquitto.conf].
+    #[arg(short, long = "config-file", value_name = "FILE")]
+    config_file: Option<PathBuf>,
+    /// The same without -c.
+    #[arg(value_name = "FILE", conflicts_with = "config_file")]
+    file: Option<PathBuf>,
 }
 
 /// `darner check [-c FILE]`: 0 where a broker would start, else what it would end with.
@@ -71,7 +62,9 @@ pub fn command(arguments: &[OsString]) -> ExitCode {
             return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Ok };
         }
     };
-    let (found, verdict) = judge(Some(&arguments.config_file));
+    let usual = || USUAL_PATHS.into_iter().map(PathBuf::from).find(|path| path.exists());
+    let path = arguments.config_file.or(arguments.file).or_else(usual).unwrap_or_else(|| USUAL_PATHS[0].into());
+    let (found, verdict) = judge(Some(&path));
     let mut text = String::new();
     for finding in &found {
         let place = match (&finding.file, finding.line) {

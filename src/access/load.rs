@@ -4,9 +4,9 @@ use std::io;
 use std::path::Path;
 
 use super::{Acl, Passwords};
-use crate::conf::Conf;
 use crate::conf::diagnostic::{Diagnostic, Severity};
 use crate::conf::files::ReadFiles;
+use crate::conf::{Conf, Security};
 use crate::exit_code::ExitCode;
 
 /// Why the files cannot be used. Every error of every file is in it.
@@ -38,10 +38,17 @@ pub type Tables = (Option<Passwords>, Option<Acl>);
 
 /// One pair for each of `conf.security`. Broken password entries are among the diagnostics.
 pub fn load(files: &dyn ReadFiles, conf: &Conf) -> Result<(Vec<Tables>, Vec<Diagnostic>), LoadError> {
-    let mut tables = Vec::new();
+    let mut tables: Vec<Tables> = Vec::new();
     let mut diagnostics = Vec::new();
     let (mut unreadable, mut bad_acl) = (false, false);
-    for security in &conf.security {
+    for (index, security) in conf.security.iter().enumerate() {
+        // Most listeners share their files: they are read, and complained of, once.
+        let files_of = |other: &Security| (other.password_file.clone(), other.acl_file.clone());
+        let earlier = conf.security.iter().take(index).position(|other| files_of(other) == files_of(security));
+        if let Some(shared) = earlier.and_then(|earlier| tables.get(earlier).cloned()) {
+            tables.push(shared);
+            continue;
+        }
         let mut passwords = None;
         if let Some(path) = &security.password_file {
             match files.read(path) {

@@ -21,6 +21,9 @@ pub(super) struct InFlight {
     pub(super) delivery: Delivery,
 }
 
+/// One less than there are identifiers, so that one is always free.
+const WINDOW_MAX: u16 = u16::MAX - 1;
+
 /// The sending side of a session.
 #[derive(Debug)]
 pub(super) struct Outgoing {
@@ -53,26 +56,29 @@ impl Default for Outgoing {
 impl Outgoing {
     /// Whether one more QoS 1 or 2 message may be sent. `bytes_max` is `max_inflight_bytes`.
     pub(super) fn has_window(&self, bytes_max: Option<u64>) -> bool {
-        self.in_flight.len() < usize::from(self.window) && bytes_max.is_none_or(|max| self.in_flight_bytes < max)
+        self.in_flight.len() < usize::from(self.window.min(WINDOW_MAX)) && bytes_max.is_none_or(|max| self.in_flight_bytes < max)
     }
 
-    /// The next Packet Identifier that is not in use. Identifiers are given out in cyclic order, so the first that can be in the way
-    /// is that of the oldest message in flight, the next that of the second, and so on.
-    fn next_packet_id(&mut self) -> PacketId {
-        let mut candidate = PacketId::new(self.last_packet_id.wrapping_add(1)).unwrap_or(PacketId::MIN);
-        for oldest in &self.in_flight {
-            if oldest.packet_id != candidate {
-                break;
+    /// The next Packet Identifier that is not in use.
+    pub(super) fn next_packet_id(&mut self) -> PacketId {
+        loop {
+            let candidate = PacketId::new(self.last_packet_id.wrapping_add(1)).unwrap_or(PacketId::MIN);
+            self.last_packet_id = candidate.get();
+            // Ends, since the window is smaller than the number of identifiers.
+            if !self.is_in_use(candidate) {
+                return candidate;
             }
-            candidate = PacketId::new(candidate.get().wrapping_add(1)).unwrap_or(PacketId::MIN);
         }
-        self.last_packet_id = candidate.get();
-        candidate
     }
 
-    /// Puts a QoS 1 or 2 message in flight.
+    fn is_in_use(&self, packet_id: PacketId) -> bool {
+        self.in_flight.iter().any(|entry| entry.packet_id == packet_id)
+    }
+
+    /// Puts a QoS 1 or 2 message in flight, under the identifier set aside for it unless an older message still has it.
     pub(super) fn send(&mut self, delivery: Delivery) -> PacketId {
-        let packet_id = self.next_packet_id();
+        let set_aside = delivery.packet_id.filter(|packet_id| !self.is_in_use(*packet_id));
+        let packet_id = set_aside.unwrap_or_else(|| self.next_packet_id());
         let awaiting = if delivery.qos == Qos::ExactlyOnce { Awaiting::Pubrec } else { Awaiting::Puback };
         self.in_flight_bytes += delivery.message.bytes();
         self.in_flight.push_back(InFlight { packet_id, awaiting, delivery });
@@ -151,7 +157,7 @@ mod tests {
             expires_at: None,
             publisher: None,
         };
-        Delivery { message: Arc::new(message), qos: Qos::AtLeastOnce, retain: false, subscription_identifier: 0 }
+        Delivery { message: Arc::new(message), qos: Qos::AtLeastOnce, retain: false, subscription_identifier: 0, packet_id: None }
     }
 
     #[test]

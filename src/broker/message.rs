@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::interface::{Outbox, Time};
 use crate::mqtt::codec::{self, PublishParts};
-use crate::mqtt::{Properties, Property, ProtocolVersion, Qos};
+use crate::mqtt::{PacketId, Properties, Property, ProtocolVersion, Qos};
 
 /// Who a client is, as far as permissions go. Shared by its session and its messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub struct Delivery {
     pub retain: bool,
     /// 0 is none.
     pub subscription_identifier: u32,
+    /// Set aside when the message was offered, as mosquitto numbers messages; `None` at QoS 0.
+    pub packet_id: Option<PacketId>,
 }
 
 /// What an encoded PUBLISH depends on besides its message; receivers with the same form share the bytes.

@@ -229,7 +229,13 @@ impl Broker {
         }
         if durable && matches!(outcome, Offer::Sent | Offer::Queued) {
             // The record stands before the bytes that depend on it.
-            let delivery = super::message::Delivery { message: publication.keep(), qos, retain, subscription_identifier: to.identifier };
+            let delivery = super::message::Delivery {
+                message: publication.keep(),
+                qos,
+                retain,
+                subscription_identifier: to.identifier,
+                packet_id: None,
+            };
             let client_id = session.identity.client_id.clone();
             out.effects.insert(before, Effect::Persist(Record::Queued { client_id, delivery }));
         }

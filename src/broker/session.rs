@@ -111,15 +111,17 @@ impl Session {
             let encoded = publication.encode(form, now, out);
             return send(wire, encoded, None, out);
         }
+        let packet_id = (qos != Qos::AtMostOnce).then(|| self.outgoing.next_packet_id());
         let may_fly = can_send && qos != Qos::AtMostOnce && self.outgoing.queue.is_empty();
         if may_fly && self.outgoing.has_window(terms.limits.inflight_bytes) {
-            let delivery = Delivery { message: publication.keep(), qos, retain, subscription_identifier };
+            let delivery = Delivery { message: publication.keep(), qos, retain, subscription_identifier, packet_id };
             return self.launch(publication, delivery, now, out);
         }
         if !self.has_room(terms) {
             return Offer::Dropped;
         }
-        self.outgoing.enqueue(Delivery { message: publication.keep(), qos, retain, subscription_identifier }, self.wire.is_some());
+        let delivery = Delivery { message: publication.keep(), qos, retain, subscription_identifier, packet_id };
+        self.outgoing.enqueue(delivery, self.wire.is_some());
         Offer::Queued
     }
 

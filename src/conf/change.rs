@@ -55,7 +55,6 @@ const GLOBAL: &[Value<Conf>] = &[
     ("pid_file", |c| file(c.pid_file.as_deref())),
     ("queue_qos0_messages", |c| c.queue_qos0_messages.to_string()),
     ("retain_available", |c| c.retain_available.to_string()),
-    ("retain_expiry_interval", |c| shown(c.persistence.retain_expiry_secs)),
     ("set_tcp_nodelay", |c| c.set_tcp_nodelay.to_string()),
     ("sys_interval", |c| c.sys_interval_secs.to_string()),
     ("upgrade_outgoing_qos", |c| c.upgrade_outgoing_qos.to_string()),
@@ -127,11 +126,8 @@ pub fn diff(old: &Conf, new: &Conf) -> Vec<Change> {
         };
         compare(LISTENER, &format!("{place}: "), before, listener, &mut changes);
         if let (Some(a), Some(b)) = (old.security.get(before.security), new.security.get(listener.security)) {
-            let place = if new.security.len() > 1 { format!("{place}: ") } else { String::new() };
-            let mut found = Vec::new();
-            compare(SECURITY, &place, a, b, &mut found);
-            found.retain(|change| !changes.contains(change));
-            changes.extend(found);
+            let place = if new.listeners.len() > 1 { format!("{place}: ") } else { String::new() };
+            compare(SECURITY, &place, a, b, &mut changes);
         }
     }
     for listener in &old.listeners {
@@ -151,6 +147,21 @@ pub fn restart_only(old: &Conf, new: &Conf) -> Vec<String> {
         .collect()
 }
 
+/// What a running broker goes on with when `new` takes over from `old` on the same sockets: the values that take effect only at a
+/// restart stay the old ones. Says a line for each of them.
+pub fn keep_until_restart(old: &Conf, new: &mut Conf) -> Vec<String> {
+    let lines = restart_only(old, new);
+    new.user.clone_from(&old.user);
+    new.pid_file.clone_from(&old.pid_file);
+    for listener in &mut new.listeners {
+        // Sessions carry the prefix of their topics: one listener must not have two.
+        if let Some(before) = old.listeners.iter().find(|before| same_place(before, listener)) {
+            listener.mount_point.clone_from(&before.mount_point);
+        }
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,7 +171,16 @@ mod tests {
     fn every_honoured_option_is_compared() {
         let compared: Vec<_> = GLOBAL.iter().map(|v| v.0).chain(LISTENER.iter().map(|v| v.0)).chain(SECURITY.iter().map(|v| v.0)).collect();
         // These are seen in what they lead to: listeners, and the fields of the options above.
-        let seen_elsewhere = ["bind_address", "include_dir", "listener", "listener_allow_anonymous", "listener_auto_id_prefix", "port"];
+        let seen_elsewhere = [
+            "bind_address",
+            "include_dir",
+            "listener",
+            "listener_allow_anonymous",
+            "listener_auto_id_prefix",
+            "port",
+            // darner sweeps by itself.
+            "retain_expiry_interval",
+        ];
         for row in OPTIONS {
             let read =
                 matches!(row.support, Support::Honoured | Support::Obsolete(_)) && !matches!(row.scope, Scope::Plugin | Scope::Bridge);
@@ -186,6 +206,9 @@ mod tests {
             lines,
             ["user: mosquitto → root (takes effect at the next restart)", "listener 1884 is new (takes effect at the next restart)"]
         );
+        let mut kept = Conf { user: "root".into(), ..old.clone() };
+        assert_eq!(keep_until_restart(&old, &mut kept).len(), 1);
+        assert_eq!(kept, old);
         assert_eq!(restart_only(&new, &old).last().map(String::as_str), Some("listener 1884 is gone (takes effect at the next restart)"));
     }
 }

@@ -119,28 +119,15 @@ fn same_address(listeners: &[ListenerDraft], diagnostics: &mut Vec<Diagnostic>) 
     }
 }
 
-/// One entry for all, or one per listener where they differ.
+/// One entry for each listener.
 fn security(conf: &mut Conf, global: &SecurityDraft, listeners: Vec<ListenerDraft>) {
     let anonymous = conf.local_only;
-    if !conf.per_listener_settings {
-        conf.security.push(global.resolve(anonymous));
-    }
+    // Under `per_listener_settings` only a `global_plugin` line still reaches every listener.
+    let plugins =
+        SecurityDraft { password_file: global.password_file.clone(), acl_file: global.acl_file.clone(), ..SecurityDraft::default() };
     for draft in listeners {
-        let mut listener = draft.listener;
-        listener.protocol = Protocol::Mqtt;
-        if conf.per_listener_settings {
-            listener.security = conf.security.len();
-            // A `global_plugin` line reaches every listener that says nothing itself.
-            let plugins = SecurityDraft {
-                password_file: global.password_file.clone(),
-                acl_file: global.acl_file.clone(),
-                ..SecurityDraft::default()
-            };
-            conf.security.push(draft.own.over(&draft.security).over(&plugins).resolve(anonymous));
-        } else if draft.own != SecurityDraft::default() {
-            listener.security = conf.security.len();
-            conf.security.push(draft.own.over(global).resolve(anonymous));
-        }
-        conf.listeners.push(listener);
+        let shared = if conf.per_listener_settings { draft.security.over(&plugins) } else { global.clone() };
+        conf.listeners.push(Listener { security: conf.security.len(), protocol: Protocol::Mqtt, ..draft.listener });
+        conf.security.push(draft.own.over(&shared).resolve(anonymous));
     }
 }

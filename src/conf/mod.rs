@@ -31,8 +31,7 @@ pub struct Conf {
     pub listeners: Vec<Listener>,
     pub local_only: bool,
     pub per_listener_settings: bool,
-    /// One entry, plus one for each listener with options of its own, or one per listener under `per_listener_settings`;
-    /// `Listener::security` indexes it.
+    /// One entry per listener, in their order, so that an index keeps its meaning over a reload; `Listener::security` indexes it.
     pub security: Vec<Security>,
     pub log: LogConf,
     pub persistence: Persistence,
@@ -132,9 +131,6 @@ pub struct Persistence {
     pub autosave_on_changes: bool,
     /// Seconds after which the session of an absent client ends; `None` is never.
     pub client_expiration_secs: Option<u64>,
-    /// Seconds between sweeps for retained messages whose own Message Expiry Interval has passed (`retain_expiry_interval`); `None`
-    /// notices them only when they are asked for.
-    pub retain_expiry_secs: Option<u64>,
 }
 
 /// Limits; `None` is "no limit" everywhere.
@@ -208,7 +204,6 @@ impl Default for Persistence {
             autosave_interval_secs: 1800,
             autosave_on_changes: false,
             client_expiration_secs: None,
-            retain_expiry_secs: None,
         }
     }
 }

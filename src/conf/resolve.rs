@@ -120,7 +120,7 @@ impl<'a> Reader<'a> {
         };
         match row.scope {
             Scope::Bridge => return self.bridge(row, directive),
-            Scope::Security if !matches!(row.kind, Kind::Special(_)) => self.security_seen = true,
+            Scope::Security if directive.key != "global_plugin" => self.security_seen = true,
             _ => {}
         }
         match row.support {
@@ -247,7 +247,7 @@ impl<'a> Reader<'a> {
 
     pub(super) fn per_listener_settings(&mut self, directive: &Directive<'_>) -> Result<(), Fault> {
         let on = value::switch(directive.key, directive.rest)?;
-        if on && self.security_seen {
+        if on != self.draft.conf.per_listener_settings && self.security_seen {
             return Err(Fault::new("per_listener_settings must be set before any other security settings."));
         }
         self.draft.conf.per_listener_settings = on;

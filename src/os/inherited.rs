@@ -24,8 +24,7 @@ pub fn take(fd: RawFd) -> Option<OwnedFd> {
 pub fn receive(socket: &impl AsFd, buffer: &mut [u8], flags: MsgFlags) -> io::Result<(usize, Option<OwnedFd>)> {
     let mut room = nix::cmsg_space!([RawFd; 4]);
     let mut slices = [IoSliceMut::new(buffer)];
-    let message =
-        recvmsg::<UnixAddr>(socket.as_fd().as_raw_fd(), &mut slices, Some(&mut room), flags | MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let message = recvmsg::<UnixAddr>(socket.as_fd().as_raw_fd(), &mut slices, Some(&mut room), flags | MsgFlags::MSG_CMSG_CLOEXEC)?;
     let mut received = Vec::new();
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(numbers) = control {

@@ -74,6 +74,9 @@ impl SpawnError {
 
 /// Where a command may be: itself when it has a slash, else in each folder of PATH.
 pub fn candidates(name: &CStr) -> Vec<CString> {
+    if name.is_empty() {
+        return Vec::new();
+    }
     if name.to_bytes().contains(&b'/') {
         return vec![name.to_owned()];
     }

@@ -22,7 +22,7 @@ use super::oom;
 use super::phase::Phase;
 use super::run::{Service, State};
 use super::signal_table::{self, Meaning};
-use super::voice::Voice;
+use super::voice::{self, Voice};
 use crate::conf::Conf;
 use crate::exit_code::ExitCode;
 use crate::logging::LogType;
@@ -108,13 +108,9 @@ impl Broker {
         &self.arguments
     }
 
-    pub(super) fn voice(&self) -> &Voice {
-        &self.voice
-    }
-
     /// Takes the parts of a configuration that are the supervisor's own.
     fn adopt(&mut self, conf: &Conf) {
-        self.voice = Voice::new(&conf.log);
+        self.voice.reconfigure(&conf.log);
         if self.root {
             let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
             let (identity, warning) = account::resolve(&conf.user, &passwd, |name| std::env::var(name).ok());
@@ -145,7 +141,7 @@ impl Broker {
             generation::read_conf(files, &self.arguments).ok().map(|conf| repair::Named::from_conf(&conf))
         });
         for line in &report.lines {
-            self.voice.print_bare(line);
+            voice::print(line);
         }
         self.eyes.substitutes.clone_from(&report.substitutes);
         self.report = Some(report);
@@ -259,7 +255,7 @@ impl Broker {
             self.verdict(false, &format!("Reload refused, the old configuration stays:{reason}"));
         } else if let Some(loaded) = self.candidate.take() {
             let moved = self.conf.as_ref().is_some_and(|conf| conf.listeners != loaded.conf.listeners);
-            self.voice = Voice::new(&loaded.conf.log);
+            self.voice.reconfigure(&loaded.conf.log);
             self.conf = Some(loaded.conf);
             self.archive = Some(loaded.archive);
             let rest = if moved { " Changed listeners need a restart: darner restart." } else { "" };
@@ -506,7 +502,7 @@ impl Service for Broker {
 
     fn dump(&self, state: &State<'_>) {
         for line in super::status::text(self, state).lines() {
-            self.voice.print(line);
+            self.say(LogType::Notice, line);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use super::arguments::Arguments;
 use super::broker::{Broker, Home};
 use super::entry::over_broker;
+use super::voice;
 use crate::conf::{Listener, Protocol, Security};
 use crate::exit_code::ExitCode;
 use crate::os;
@@ -48,7 +49,7 @@ fn screen(broker: &Broker) {
     lines.push(format!("  {name} mosquitto_pub -p {at} -t hello -m world"));
     lines.push(String::new());
     for line in lines {
-        broker.voice().print_bare(&line);
+        voice::print(&line);
     }
 }
 

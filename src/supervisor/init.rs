@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use super::machine::{Policy, Restart};
 use super::run::{Service, supervise};
 use super::signal_table::{self, Meaning};
-use super::voice::Voice;
+use super::voice;
 use crate::exit_code::ExitCode;
 use crate::logging::LogType;
 use crate::os;
@@ -16,7 +16,6 @@ const USAGE: &str = "Usage: darner init [--no-restart] [--] COMMAND [ARGUMENT…
 
 struct Command {
     argv: Vec<CString>,
-    voice: Voice,
 }
 
 impl Service for Command {
@@ -24,9 +23,9 @@ impl Service for Command {
         signal_table::over_command(signal)
     }
 
-    fn say(&self, log_type: LogType, text: &str) {
+    fn say(&self, _log_type: LogType, text: &str) {
         // stdout is the command's.
-        self.voice.say_to_stderr(log_type, &format!("darner init: {}: {text}", self.name()));
+        voice::complain(&format!("darner init: {}: {text}", self.name()));
     }
 
     fn spawn(&mut self) -> Result<i32, SpawnError> {
@@ -88,7 +87,7 @@ pub(super) fn run(arguments: &[OsString]) -> ExitCode {
         stop_grace: super::stop_grace(),
         sweep_grace: 1_000,
     };
-    supervise(&mut Command { argv, voice: Voice::bare() }, policy)
+    supervise(&mut Command { argv }, policy)
 }
 
 /// Runs a command in this very process, as `exec` does.

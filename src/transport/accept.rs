@@ -17,6 +17,8 @@ use crate::notice::Notice;
 
 /// Connections accepted in a row before those that are open have their turn.
 const BURST: usize = 64;
+/// Turns of the loop that a full listener waits for those who have closed.
+const GOODBYE_TURNS: usize = 4;
 /// How long to wait when the process is out of descriptors or memory; those who knock wait in the kernel's queue.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
@@ -31,6 +33,7 @@ pub(super) async fn accept_forever(shard: Shard, listening: Listening) {
             match listener.try_io(Interest::READABLE, listeners::accept) {
                 Ok(socket) => {
                     complained = false;
+                    wait_for_goodbyes(&shard, &origin).await;
                     admit(&shard, socket, &origin);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -50,10 +53,17 @@ pub(super) async fn accept_forever(shard: Shard, listening: Listening) {
 }
 
 fn is_exhausted(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error().map(Errno::from_raw),
-        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM)
-    )
+    matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM))
+}
+
+/// Whoever closed before this one knocked no longer counts, but may not have been read yet: give that a turn before saying no.
+async fn wait_for_goodbyes(shard: &Shard, origin: &Origin) {
+    for _ in 0..GOODBYE_TURNS {
+        if !shard.turn(|driver| driver.is_full(origin)).unwrap_or(false) {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 fn admit(shard: &Shard, socket: OwnedFd, origin: &Origin) {
@@ -71,20 +81,25 @@ impl Driver {
         let conf = &self.settings.conf;
         let peer = listeners::peer_name(socket, conf, origin);
         match origin {
-            Origin::Listener(index) => {
-                let most = conf.listeners.get(*index).and_then(|listener| listener.max_connections);
-                let full = most.is_some_and(|most| self.connections.open_on(*index) >= most)
-                    || conf.limits.global_connections.is_some_and(|most| self.connections.open() >= most);
-                if full {
-                    let host = peer.rsplit_once(':').map_or(peer.as_str(), |(host, _)| host).to_owned();
-                    self.logger.notice(&Notice::MaxConnections { peer: host });
-                    return None;
-                }
+            Origin::Listener(_) if self.is_full(origin) => {
+                let host = peer.rsplit_once(':').map_or(peer.as_str(), |(host, _)| host).to_owned();
+                self.logger.notice(&Notice::MaxConnections { peer: host });
+                return None;
             }
+            Origin::Listener(_) => {}
             // Where the network is the host's, others can reach the abstract name; they have no pid here.
             Origin::Private if !getsockopt(socket, PeerCredentials).is_ok_and(|peer| peer.pid() != 0) => return None,
             Origin::Private => {}
         }
         Some(peer)
+    }
+
+    /// `max_connections` and `global_max_connections`.
+    fn is_full(&self, origin: &Origin) -> bool {
+        let conf = &self.settings.conf;
+        let Origin::Listener(index) = origin else { return false };
+        let most = conf.listeners.get(*index).and_then(|listener| listener.max_connections);
+        most.is_some_and(|most| self.connections.open_on(*index) >= most)
+            || conf.limits.global_connections.is_some_and(|most| self.connections.open() >= most)
     }
 }

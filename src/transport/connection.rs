@@ -9,7 +9,7 @@ use tokio::io::Interest;
 use tokio::sync::Notify;
 
 use super::connections::Socket;
-use super::driver::{HOLD_BYTES, Driver, Shard};
+use super::driver::{Driver, HOLD_BYTES, Shard};
 use crate::broker::{ConnectionId, Input};
 use crate::mqtt::codec::{Decoded, decode};
 use crate::mqtt::{Packet, ProtocolVersion};

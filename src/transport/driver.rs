@@ -309,8 +309,7 @@ struct Shared {
 
 impl Shard {
     pub(super) fn new(driver: Driver) -> Self {
-        let shared =
-            Shared { driver: RefCell::new(driver), started: Instant::now(), timer: Notify::new(), failed: Notify::new() };
+        let shared = Shared { driver: RefCell::new(driver), started: Instant::now(), timer: Notify::new(), failed: Notify::new() };
         Self(Rc::new(shared))
     }
 

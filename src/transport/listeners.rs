@@ -106,7 +106,10 @@ fn refused(listener: &Listener, address: SocketAddr, error: &io::Error) -> Strin
         io::ErrorKind::AddrInUse => "another process listens there".to_owned(),
         io::ErrorKind::PermissionDenied => "ports below 1024 need root or the capability NET_BIND_SERVICE".to_owned(),
         io::ErrorKind::AddrNotAvailable => "no interface of this machine has that address".to_owned(),
-        _ => listener.bind_interface.as_ref().map_or_else(|| "see the option listener".to_owned(), |name| format!("bind_interface is {name}")),
+        _ => listener
+            .bind_interface
+            .as_ref()
+            .map_or_else(|| "see the option listener".to_owned(), |name| format!("bind_interface is {name}")),
     };
     let reason = error.raw_os_error().map_or_else(|| error.to_string(), |errno| nix::errno::Errno::from_raw(errno).desc().to_owned());
     format!("Error: {reason} ({address}: {hint}).")
@@ -197,9 +200,9 @@ impl Inherited {
     fn notice(&self, listener: &Listener) -> Notice {
         match self.address.as_ref().and_then(SockAddr::as_socket) {
             Some(address) => Notice::OpeningListener { family: family(address), port: address.port() },
-            None => Notice::OpeningUnixListener {
-                path: listener.unix_path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
-            },
+            None => {
+                Notice::OpeningUnixListener { path: listener.unix_path.as_ref().map(|path| path.display().to_string()).unwrap_or_default() }
+            }
         }
     }
 }

@@ -100,9 +100,9 @@ fn start(options: &Options) -> Result<ExitCode, Failure> {
     let source = Source::new(options);
     let control = Control::from_environment().transpose()?;
     let files: Box<dyn ReadFiles> = match &control {
-        Some(control) => {
-            Box::new(control.first().map_err(|error| format!("Error: The supervisor did not hand over the files of the configuration: {error}."))?)
-        }
+        Some(control) => Box::new(
+            control.first().map_err(|error| format!("Error: The supervisor did not hand over the files of the configuration: {error}."))?,
+        ),
         None => Box::new(Disk),
     };
     let (settings, diagnostics) = source.load(&*files)?;

@@ -49,7 +49,8 @@ pub(super) fn drop_privileges(conf: &Conf) -> Result<Vec<Notice>, String> {
 }
 
 fn become_user(name: &str, uid: Uid, gid: Gid) -> Result<(), String> {
-    let failed = |what: &'static str| move |error: nix::Error| format!("Error setting {what} whilst dropping privileges: {}.", error.desc());
+    let failed =
+        |what: &'static str| move |error: nix::Error| format!("Error setting {what} whilst dropping privileges: {}.", error.desc());
     match CString::new(name) {
         Ok(name) => initgroups(&name, gid).map_err(failed("groups"))?,
         Err(_) => setgroups(&[gid]).map_err(failed("groups"))?,
@@ -65,7 +66,10 @@ impl<'a> PidFile<'a> {
     pub(super) fn write(path: &'a Path) -> Result<Self, String> {
         match std::fs::write(path, format!("{}", std::process::id())) {
             Ok(()) => Ok(Self(path)),
-            Err(error) => Err(format!("Error: Unable to write pid file {} ({error}): its folder must be writable by the broker's user.", path.display())),
+            Err(error) => Err(format!(
+                "Error: Unable to write pid file {} ({error}): its folder must be writable by the broker's user.",
+                path.display()
+            )),
         }
     }
 }

@@ -1,8 +1,11 @@
 //! Reloading: validate everything, then apply everything, or nothing.
 
+use std::sync::Arc;
+
 use super::driver::{Driver, Shard};
 use super::settings::{Source, same_listeners};
 use crate::broker::{Input, Settings};
+use crate::conf::change;
 use crate::conf::diagnostic::Diagnostic;
 use crate::conf::files::ReadFiles;
 use crate::logging::LogType;
@@ -44,6 +47,11 @@ impl Driver {
             }
             return Err(notice.to_string());
         }
+        let mut conf = (*settings.conf).clone();
+        for line in change::keep_until_restart(&self.settings.conf, &mut conf) {
+            self.logger.log(LogType::Warning, &format!("Warning: {line}."));
+        }
+        let settings = Settings { conf: Arc::new(conf), ..settings };
         self.logger.reconfigure(&settings.conf.log);
         self.logins.forget();
         self.settings = settings.clone();

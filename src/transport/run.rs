@@ -36,8 +36,10 @@ pub(super) struct Parts {
 
 /// Runs until a signal ends it.
 pub(super) fn run(parts: Parts) -> std::io::Result<ExitCode> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(CHECK_THREADS).build_local(LocalOptions::default())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(CHECK_THREADS)
+        .build_local(LocalOptions::default())?;
     let mut seed = [0; 40];
     getrandom::fill(&mut seed).map_err(std::io::Error::other)?;
     let (key, seed) = seed.split_at(32);
@@ -94,7 +96,13 @@ async fn watchdog(notify: Rc<Notify>, interval: Duration) {
 }
 
 /// Signals until one of them, or a panic, ends the broker.
-async fn until_the_end(shard: &Shard, mut signals: Signals, source: &Source, notify: &Notify, supervised: bool) -> std::io::Result<ExitCode> {
+async fn until_the_end(
+    shard: &Shard,
+    mut signals: Signals,
+    source: &Source,
+    notify: &Notify,
+    supervised: bool,
+) -> std::io::Result<ExitCode> {
     let waiting = register(std::os::fd::AsFd::as_fd(&signals).try_clone_to_owned()?)?;
     let mut failure = std::pin::pin!(shard.failure());
     loop {

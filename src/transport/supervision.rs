@@ -64,7 +64,11 @@ impl Control {
         let text = std::env::var("DARNER_CONTROL_FD").ok()?;
         let fd = text.parse().ok().and_then(inherited::take);
         let fd = fd.filter(|fd| getsockopt(fd, sockopt::SockType) == Ok(SockType::SeqPacket));
-        Some(fd.map(Self).ok_or_else(|| format!("Error: DARNER_CONTROL_FD is {text}, which is not an open socket of kind SOCK_SEQPACKET; only darner's own PID 1 sets it.")))
+        Some(fd.map(Self).ok_or_else(|| {
+            format!(
+                "Error: DARNER_CONTROL_FD is {text}, which is not an open socket of kind SOCK_SEQPACKET; only darner's own PID 1 sets it."
+            )
+        }))
     }
 
     /// Waits for the first generation.

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use darner::conf::files::Generation;
+use darner::conf::files::{Disk, Generation};
 use darner::conf::{CommandLine, Conf, LogDestination};
 
-use crate::support::process::{Folder, darner, run};
+use crate::support::process::{Broker, Folder, darner, run};
 
 /// Loads a configuration without a disk; further files come as (path, text).
 fn load(text: &str, others: &[(&str, &str)]) -> Result<Conf, Vec<String>> {
@@ -161,7 +161,7 @@ fn options_of_one_listener_do_not_reach_the_others() {
     .expect("taken");
     let of = |index: usize| &conf.security[conf.listeners[index].security];
     assert!(of(0).allow_anonymous && !of(1).allow_anonymous && !of(2).allow_anonymous);
-    assert!((0..3).all(|index| of(index).password_file.is_some()));
+    assert!((0..3).all(|index| of(index).password_file.is_some() && conf.listeners[index].security == index));
     assert_eq!(conf.listeners[0].max_connections, Some(5));
     assert_eq!((conf.listeners[1].max_connections, conf.listeners[1].host.as_deref()), (None, Some("::1")));
     assert_eq!((conf.listeners[2].port, conf.listeners[2].unix_path.as_deref()), (0, Some(Path::new("/run/m.sock"))));
@@ -279,8 +279,9 @@ fn mutated_configurations_never_panic() {
     samples.push(
         darner::conf::options::names()
             .enumerate()
-            .map(|(i, name)| format!("{name}{}\n", values[i % values.len()]))
-            .collect::<String>()
+            .map(|(i, name)| format!("{name}{}", values[i % values.len()]))
+            .collect::<Vec<_>>()
+            .join("\n")
             .into(),
     );
     for seed in 1..=1000u64 {
@@ -308,5 +309,53 @@ fn mutated_configurations_never_panic() {
             assert!(!conf.listeners.is_empty(), "seed {seed}");
             assert!(conf.listeners.iter().all(|listener| listener.security < conf.security.len()), "seed {seed}");
         }
+    }
+}
+
+#[test]
+fn test_config_has_mosquittos_words_and_exit_codes() {
+    let folder = Folder::new("test-config");
+    let good = folder.write("good.conf", "listener 1883\n");
+    let bad = folder.write("bad.conf", "listener 1883\nfoo 1\nmax_qos 3\n");
+    let test = |path: &Path| run(Command::new(darner()).args(["broker", "--test-config", "-c"]).arg(path));
+    let (code, out, err) = test(&good);
+    assert_eq!((code, format!("{out}{err}").contains("Configuration file is OK.")), (0, true));
+    let (code, out, err) = test(&bad);
+    let lines = format!("{out}{err}");
+    assert_eq!(code, 3, "{lines}");
+    for line in [
+        "Error: Unknown configuration variable \"foo\".".to_owned(),
+        format!("Error found at {}:2.", bad.display()),
+        "Error: max_qos must be between 0 and 2 inclusive.".to_owned(),
+        format!("Error found at {}:3.", bad.display()),
+    ] {
+        assert!(lines.contains(&line), "{line} is not in\n{lines}");
+    }
+    assert!(!lines.contains("Configuration file is OK."), "{lines}");
+}
+
+#[test]
+fn a_reload_says_what_waits_for_a_restart() {
+    let broker = Broker::start("listener {port} 127.0.0.1\nallow_anonymous true\n");
+    let text = format!("listener {} 127.0.0.1\nallow_anonymous true\nmount_point house/\npid_file /nowhere/pid\n", broker.port);
+    broker.folder.write("mosquitto.conf", text);
+    broker.signal(nix::sys::signal::Signal::SIGHUP);
+    broker.wait_for_log("pid_file: none → /nowhere/pid (takes effect at the next restart)");
+    broker.wait_for_log(&format!("listener {} 127.0.0.1: mount_point: none → house/ (takes effect at the next restart)", broker.port));
+    assert_eq!(broker.stop(), 0);
+}
+
+#[test]
+fn every_configuration_that_is_shipped_is_taken() {
+    let shipped: Vec<_> = ["defaults", "compose-examples"]
+        .into_iter()
+        .flat_map(|folder| walkdir::WalkDir::new(source(folder)))
+        .map(|entry| entry.expect("readable").into_path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "conf"))
+        .collect();
+    assert!(!shipped.is_empty());
+    for path in shipped {
+        let conf = Conf::load(&Disk, Some(&path), &CommandLine::default(), &[]);
+        assert!(conf.as_ref().is_ok_and(|conf| !conf.local_only), "{}: {conf:?}", path.display());
     }
 }

@@ -65,20 +65,16 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let identity = Arc::clone(&session.identity);
         let durable = self.persists && session.is_durable();
-        let reason = match session.incoming.remove(&ack.packet_id.get()) {
-            Some(message) => {
-                if !message.is_expired(now) && self.may_publish(&identity, &message.topic) {
-                    self.route(&mut Publication::of(&message), Some(key), now, out);
-                }
-                if durable {
-                    let record = Record::Released { client_id: identity.client_id.clone(), packet_id: ack.packet_id };
-                    out.effects.push(Effect::Persist(record));
-                }
-                ReasonCode::Success
+        // A PUBREL of nothing is answered like any other: it may be repeated after a reconnect.
+        if let Some(message) = session.incoming.remove(&ack.packet_id.get()) {
+            if !message.is_expired(now) && self.may_publish(&identity, &message.topic) {
+                self.route(&mut Publication::of(&message), Some(key), now, out);
             }
-            None if version == ProtocolVersion::V5 => ReasonCode::PacketIdentifierNotFound,
-            None => ReasonCode::Success,
-        };
-        reply::packet(id, version, &Packet::Pubcomp(reply::ack(ack.packet_id, reason)), out); // [MQTT-4.3.3-11]
+            if durable {
+                let record = Record::Released { client_id: identity.client_id.clone(), packet_id: ack.packet_id };
+                out.effects.push(Effect::Persist(record));
+            }
+        }
+        reply::packet(id, version, &Packet::Pubcomp(reply::ack(ack.packet_id, ReasonCode::Success)), out); // [MQTT-4.3.3-11]
     }
 }

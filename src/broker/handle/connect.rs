@@ -99,7 +99,7 @@ impl Broker {
             (None, _) => security_conf.allow_anonymous,
             // Without a password file any credentials pass where anonymous clients do, and none where they do not.
             (Some(_), _) if !has_passwords => security_conf.allow_anonymous,
-            (Some(username), Some(password)) => {
+            (Some(username), Some(password)) if !password.is_empty() => {
                 let effect = Effect::Authenticate { connection: id, security, username: username.clone(), password: password.clone() };
                 out.effects.push(effect);
                 if let Some(connection) = self.connection_mut(id) {
@@ -107,7 +107,8 @@ impl Broker {
                 }
                 return;
             }
-            (Some(_), None) => false,
+            // No password, or an empty one, is nobody's.
+            (Some(_), _) => false,
         };
         if permitted {
             self.accept(id, &connect, now, out);
@@ -162,6 +163,11 @@ impl Broker {
             if !topic_name::is_valid(&will.topic) {
                 return Err(ReasonCode::TopicNameInvalid);
             }
+            if self.settings.conf.limits.payload_size.is_some_and(|max| will.payload.len() > max as usize) {
+                // Version 3 has no code for it; mosquitto says 5.
+                let v5 = connect.version == ProtocolVersion::V5;
+                return Err(if v5 { ReasonCode::PacketTooLarge } else { ReasonCode::NotAuthorized });
+            }
         }
         if connect.client_id.is_empty() {
             self.make_up_client_id(connect, security)?;
@@ -169,6 +175,10 @@ impl Broker {
             && !connect.client_id.starts_with(prefixes.as_str())
         {
             return Err(ReasonCode::NotAuthorized);
+        }
+        if connect.version != ProtocolVersion::V5 && self.keep_alive_secs(connect.keep_alive) != connect.keep_alive {
+            // Version 3 cannot be told another Keep Alive; mosquitto refuses with code 2.
+            return Err(ReasonCode::ClientIdentifierNotValid);
         }
         if username_is_id {
             connect.client_id = connect.username.clone().ok_or(ReasonCode::NotAuthorized)?;
@@ -182,7 +192,8 @@ impl Broker {
         let allowed = security.is_none_or(|security| security.allow_zero_length_clientid);
         let possible = connect.version == ProtocolVersion::V5 || (connect.version == ProtocolVersion::V311 && connect.clean_start);
         if !allowed || !possible {
-            let v5 = connect.version == ProtocolVersion::V5; // answered like this by mosquitto
+            // mosquitto's codes: 0x80 and 2.
+            let v5 = connect.version == ProtocolVersion::V5;
             return Err(if v5 { ReasonCode::UnspecifiedError } else { ReasonCode::ClientIdentifierNotValid });
         }
         let prefix = security.map_or_else(String::new, |security| security.auto_id_prefix.clone());

@@ -61,7 +61,6 @@ impl Broker {
             };
         }
         let expires_at = take_expiry(&mut properties, now);
-        let expires_at = if retain { self.cap_retained_expiry(expires_at, now) } else { expires_at };
         let mut publication = Publication::new(&topic, payload, &properties);
         publication.qos = qos;
         publication.retain = retain;
@@ -149,15 +148,6 @@ impl Broker {
             *slot = Some(topic.into());
         }
         Ok(None)
-    }
-
-    /// `retain_expiry_interval` bounds what a retained message may ask for.
-    fn cap_retained_expiry(&self, asked: Option<Time>, now: Time) -> Option<Time> {
-        let most = self.settings.conf.persistence.retain_expiry_secs.map(|secs| now.plus_secs(secs));
-        match (asked, most) {
-            (Some(asked), Some(most)) => Some(asked.min(most)),
-            (asked, most) => asked.or(most),
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::super::session::Held;
 use super::super::subscribing::{Replay, Requested};
 use super::super::{Broker, reply};
 use crate::mqtt::{
-    Packet, Property, ProtocolVersion, ReasonCode, RetainHandling, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe, topic_filter,
+    Packet, Property, ReasonCode, RetainHandling, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe, topic_filter,
 };
 use crate::notice::Notice;
 

@@ -1,0 +1,89 @@
+//! A broker under load: started on its own core, its CPU time and memory read from /proc.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
+const BROKER_CORE: usize = 0;
+pub const LOAD_CORE: usize = 1;
+
+/// Pins a process (0: this one) to a core, where there are two.
+pub fn pin(pid: i32, core: usize) {
+    let mut cores = CpuSet::new();
+    if cores.set(core).is_ok() {
+        let _ = sched_setaffinity(Pid::from_raw(pid), &cores);
+    }
+}
+
+pub struct Broker {
+    pub port: u16,
+    child: Child,
+    conf: PathBuf,
+}
+
+impl Broker {
+    /// Ours, and mosquitto where it is installed.
+    pub fn installed() -> Vec<(&'static str, Vec<String>)> {
+        let mut brokers = vec![("darner", vec![env!("CARGO_BIN_EXE_darner").to_owned(), "broker".to_owned()])];
+        let mosquitto =
+            ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"].into_iter().find(|path| std::fs::exists(path).unwrap_or(false));
+        match mosquitto {
+            Some(path) => brokers.push(("mosquitto", vec![path.to_owned()])),
+            None => eprintln!("mosquitto is not installed: darner runs alone."),
+        }
+        brokers
+    }
+
+    pub fn start(program: &[String]) -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
+        let conf = std::env::temp_dir().join(format!("darner-bench-{}-{port}.conf", std::process::id()));
+        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nlog_dest none\n");
+        std::fs::write(&conf, text).expect("a configuration");
+        let child = Command::new(&program[0])
+            .args(&program[1..])
+            .arg("-c")
+            .arg(&conf)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the broker starts");
+        pin(child.id() as i32, BROKER_CORE);
+        let broker = Self { port, child, conf };
+        for _ in 0..500 {
+            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return broker;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{} does not listen", program[0]);
+    }
+
+    /// Seconds that its threads have run.
+    pub fn cpu_seconds(&self) -> f64 {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("the broker runs");
+        let nanoseconds = tasks.flatten().filter_map(|task| {
+            let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+            text.split(' ').next()?.parse::<u64>().ok()
+        });
+        nanoseconds.sum::<u64>() as f64 / 1e9
+    }
+
+    pub fn rss_kib(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the broker runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.conf);
+    }
+}

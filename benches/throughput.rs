@@ -1,0 +1,69 @@
+//! darner and Debian's mosquitto side by side, in one run: deliveries per second of the broker's CPU, and memory of idle connections.
+//! The broker runs on one core, the load on another. CPU seconds come from schedstat and are exact; wall clock times would tell more
+//! about the machine's other work. `make bench`, or `cargo bench --bench throughput -- [SCENARIO] [SECONDS]`.
+
+#![allow(unreachable_pub)]
+
+#[path = "load/broker.rs"]
+mod broker;
+#[path = "load/client.rs"]
+mod client;
+#[path = "load/scenario.rs"]
+mod scenario;
+
+use broker::Broker;
+use scenario::{SCENARIOS, Scenario};
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let seconds = words.iter().find_map(|word| word.parse().ok()).unwrap_or(3.0);
+    let only = words.iter().find(|word| word.parse::<f64>().is_err());
+    let brokers = Broker::installed();
+    broker::pin(0, broker::LOAD_CORE);
+    print!("| scenario |");
+    brokers.iter().for_each(|(name, _)| print!(" {name} |"));
+    println!(" ratio |\n|---|{}---|", "---|".repeat(brokers.len()));
+    for scenario in SCENARIOS.iter().filter(|scenario| only.is_none_or(|only| scenario.name.contains(only.as_str()))) {
+        row(scenario.name, &brokers, |program| rate(program, scenario, seconds));
+    }
+    if only.is_none_or(|only| only == "idle") {
+        row("idle: bytes per connection", &brokers, |program| -idle(program));
+        row("idle: RSS kB with 1000", &brokers, |program| -idle_rss(program));
+    }
+}
+
+/// Negative numbers are those where less is better.
+fn row(name: &str, brokers: &[(&str, Vec<String>)], measure: impl Fn(&[String]) -> f64) {
+    let figures: Vec<f64> = brokers.iter().map(|(_, program)| measure(program)).collect();
+    print!("| {name} |");
+    figures.iter().for_each(|figure| print!(" {:.0} |", figure.abs()));
+    match figures[..] {
+        [ours, theirs] if ours < 0.0 => println!(" {:.1}× |", theirs / ours),
+        [ours, theirs] => println!(" {:.1}× |", ours / theirs),
+        _ => println!(" |"),
+    }
+}
+
+fn rate(program: &[String], scenario: &Scenario, seconds: f64) -> f64 {
+    let broker = Broker::start(program);
+    scenario::run(&broker, scenario, seconds)
+}
+
+const IDLE: usize = 1000;
+
+fn idle(program: &[String]) -> f64 {
+    let broker = Broker::start(program);
+    let before = broker.rss_kib();
+    let clients: Vec<_> = (0..IDLE).map(|number| client::Client::connect(broker.port, &format!("idle-{number}"))).collect();
+    let after = broker.rss_kib();
+    drop(clients);
+    (after - before) * 1024.0 / IDLE as f64
+}
+
+fn idle_rss(program: &[String]) -> f64 {
+    let broker = Broker::start(program);
+    let clients: Vec<_> = (0..IDLE).map(|number| client::Client::connect(broker.port, &format!("idle-{number}"))).collect();
+    let rss = broker.rss_kib();
+    drop(clients);
+    rss
+}
