@@ -52,6 +52,8 @@ notices! {
     TakenOver { client_id: String } Notice "Client {client_id} already connected, closing old connection.";
     SessionExpired { client_id: String } Notice "Expiring client {client_id} due to timeout.";
     Dropping { client_id: String } Notice "Outgoing messages are being dropped for client {client_id}.";
+    Received { name: &'static str, client_id: String, detail: String } Debug "Received {name} from {client_id}{detail}";
+    Sending { name: &'static str, client_id: String, detail: String } Debug "Sending {name} to {client_id}{detail}";
     MemoryFull { most: u64 } Error "The memory_limit of {most} bytes is reached: new clients and messages that must be kept are refused until there is less.";
     MemoryFree {} Notice "Memory is below memory_limit again.";
     Subscribed { client_id: String, qos: u8, filter: String } Subscribe "{client_id} {qos} {filter}";

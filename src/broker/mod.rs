@@ -18,6 +18,7 @@ pub mod shard;
 mod subscribing;
 mod subscriptions;
 mod sys_topics;
+mod trace;
 mod will;
 
 pub use interface::*;
@@ -36,6 +37,7 @@ use subscribing::AwaitedSuback;
 use subscriptions::{FilterTree, LocalStand};
 use sys_topics::{Counters, SysTopics};
 
+use crate::logging::LogType;
 use crate::notice::Notice;
 
 /// mosquitto's version whose behaviour on the wire is the reference; printed where mosquitto prints its own.
@@ -59,6 +61,8 @@ pub struct Broker {
     has_acl: bool,
     /// Records are wanted: `persistence true`.
     persists: bool,
+    /// `log_type debug`
+    traces: bool,
     connections: Slots<Connection>,
     sessions: Slots<Session>,
     by_client_id: HashMap<Box<str>, u32>,
@@ -86,6 +90,7 @@ impl Broker {
             shards,
             has_acl: false,
             persists: false,
+            traces: false,
             connections: Slots::default(),
             sessions: Slots::default(),
             by_client_id: HashMap::new(),
@@ -115,13 +120,20 @@ impl Broker {
     fn derive_from_settings(&mut self) {
         self.has_acl = self.settings.security.iter().any(|tables| tables.acl.is_some());
         self.persists = self.settings.conf.persistence.enabled;
+        self.traces = self.settings.conf.log.types.contains(&LogType::Debug);
     }
 
     /// Takes one input, appends effects to `out`.
     pub fn handle(&mut self, now: Time, input: Input<'_>, out: &mut Outbox) {
         let before = out.effects.len();
+        // A line about a line that is published would make the next one.
+        let traces = self.traces && !matches!(input, Input::Log { .. });
         match input {
             Input::Packet { connection, packet, len } => {
+                if traces {
+                    self.trace_received(connection, &packet, out);
+                }
+                self.counters.packets_received += 1;
                 self.counters.bytes_received += len as u64;
                 self.packet(connection, packet, now, out);
             }
@@ -152,6 +164,9 @@ impl Broker {
             Input::Shutdown => self.shutdown(out),
         }
         self.counters.count_sends(out.effects.get(before..).unwrap_or_default());
+        if traces {
+            self.trace_sent(before, out);
+        }
     }
 
     /// When `Input::DeadlineReached` is due next.

@@ -36,7 +36,6 @@ impl Counters {
 
     /// Adds up what an outbox sends.
     pub(super) fn count_sends(&mut self, effects: &[Effect]) {
-        self.packets_received += 1;
         for effect in effects {
             if let Effect::Send { start, end, .. } = effect {
                 self.packets_sent += 1;
