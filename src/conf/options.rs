@@ -9,7 +9,7 @@ use super::{Conf, Listener};
 use Effect::{OnReload, OnRestart};
 use Kind::{Duration, Flag, Number, Path, Special as Its, Switch, Text, Unread};
 use Scope::{Bridge, Global, Plugin, Security};
-use Support::{Honoured, Ignored, Obsolete, Refused};
+use Support::{Honoured, Ignored, Later, Obsolete, Refused};
 
 /// Where an option may stand, and what it governs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub enum Support {
     Honoured,
     /// Honoured, and mosquitto's notice (or warning) about its age is repeated.
     Obsolete(&'static str),
+    /// Taken, but without effect until darner has what it speaks of.
+    Later(&'static str),
     /// Accepted with a warning that says why it does nothing.
     Ignored(&'static str),
     /// An error that says what is missing.
@@ -124,6 +126,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 const TLS: &str = "TLS (a proxy in front of it can end TLS)";
 const PSK: &str = "TLS with pre-shared keys";
 const BRIDGES: &str = "bridges to other brokers";
+const IN_MEMORY: &str = "this version keeps its state in memory";
 const WS_ONLY: &str = "It concerns only WebSockets listeners, which this version does not have.";
 const BRIDGE: (Kind, Effect, Support) = (Unread, OnRestart, Refused(BRIDGES));
 
@@ -150,6 +153,12 @@ const fn row(name: &'static str, aliases: &'static [&'static str], scope: Scope,
 
 const fn tls(name: &'static str, doc: &'static str) -> Row {
     row(name, &[], Scope::Listener, Unread, "none", OnRestart, Refused(TLS), doc)
+}
+
+/// Does nothing without certfile or psk_hint, in mosquitto too; those are refused.
+const fn tls_detail(name: &'static str, doc: &'static str) -> Row {
+    let why = "It says how TLS is done, and a listener without TLS has no use for it.";
+    row(name, &[], Scope::Listener, Unread, "none", OnRestart, Ignored(why), doc)
 }
 
 const fn tls_flag(name: &'static str, doc: &'static str) -> Row {
@@ -179,9 +188,9 @@ pub static OPTIONS: &[Row] = &[
         "Whether the plugin is spared names with + and #."),
     row("auto_id_prefix", &[], Security, Text(Set::Security(|s, v| s.auto_id_prefix = Some(v))), "auto-", OnReload, Honoured,
         "What client identifiers given by the broker begin with."),
-    row("autosave_interval", &[], Global, Number(INT, Set::Conf(|c, v| c.persistence.autosave_interval_secs = some32(v).unwrap_or(0))), "1800", OnReload, Honoured,
+    row("autosave_interval", &[], Global, Number(INT, Set::Conf(|c, v| c.persistence.autosave_interval_secs = some32(v).unwrap_or(0))), "1800", OnReload, Later(IN_MEMORY),
         "Seconds between saves of the state; 0 saves only at the end."),
-    row("autosave_on_changes", &[], Global, Switch(Set::Conf(|c, v| c.persistence.autosave_on_changes = v)), "false", OnReload, Honoured,
+    row("autosave_on_changes", &[], Global, Switch(Set::Conf(|c, v| c.persistence.autosave_on_changes = v)), "false", OnReload, Later(IN_MEMORY),
         "Whether autosave_interval counts changes and not seconds."),
     row("bind_address", &[], Scope::Listener, Its(Special::BindAddress), "none", OnRestart,
         Obsolete("The 'bind_address' option is now deprecated and will be removed in a future version. The behaviour will default to true."),
@@ -217,8 +226,8 @@ pub static OPTIONS: &[Row] = &[
     tls("certfile", "Certificate of the listener; with keyfile it makes the listener a TLS one."),
     row("check_retain_source", &[], Global, Switch(Set::Conf(|c, v| c.check_retain_source = v)), "true", OnReload, Honoured,
         "Whether a retained message is delivered only while its publisher may still write to the topic."),
-    tls("ciphers", "OpenSSL list of ciphers."),
-    tls("ciphers_tls1.3", "TLS 1.3 cipher suites."),
+    tls_detail("ciphers", "OpenSSL list of ciphers."),
+    tls_detail("ciphers_tls1.3", "TLS 1.3 cipher suites."),
     bridge("cleansession", &[], "false", "Whether the bridge starts without a session."),
     bridge("clientid", &["remote_clientid"], "name.hostname", "Client identifier of the bridge at the other broker."),
     row("clientid_prefixes", &[], Global, Text(Set::Conf(|c, v| c.clientid_prefixes = Some(v))), "none", OnReload,
@@ -228,7 +237,7 @@ pub static OPTIONS: &[Row] = &[
     row("connection_messages", &[], Global, Switch(Set::Conf(|c, v| c.connection_messages = v)), "true", OnReload, Honoured,
         "Whether connecting and disconnecting clients are logged."),
     tls("crlfile", "List of revoked client certificates."),
-    row("dhparamfile", &[], Scope::Listener, Unread, "none", OnRestart, Ignored("Diffie-Hellman parameters are chosen by the TLS library today."), "Diffie-Hellman parameters of a TLS listener."),
+    tls_detail("dhparamfile", "Diffie-Hellman parameters of a TLS listener."),
     tls_flag("disable_client_cert_date_checks", "Whether expired client certificates are taken (2.1)."),
     row("enable_control_api", &[], Global, Flag, "false", OnRestart, Refused("the $CONTROL interface of the broker"), "Whether the broker answers under $CONTROL (2.1)."),
     row("enable_proxy_protocol", &[], Scope::Listener, Unread, "none", OnRestart, Refused("the PROXY protocol"), "Version of the PROXY protocol that the listener expects (2.1)."),
@@ -297,10 +306,10 @@ pub static OPTIONS: &[Row] = &[
         "File with user names and password hashes, written by mosquitto_passwd."),
     row("per_listener_settings", &[], Global, Its(Special::PerListenerSettings), "false", OnReload, Honoured,
         "Whether the security options belong to the listener above them. Must stand before them."),
-    row("persistence", &["retained_persistence"], Global, Switch(Set::Conf(|c, v| c.persistence.enabled = v)), "false", OnReload, Honoured,
-        "Whether sessions and retained messages survive a restart. Not yet: this version keeps them in memory, and warns."),
-    row("persistence_file", &[], Global, Text(Set::Conf(|c, v| c.persistence.file = v)), "mosquitto.db", OnReload, Honoured, "Name of the file of the state."),
-    row("persistence_location", &[], Global, Path(Set::Conf(|c, v| c.persistence.location = Some(v))), "working folder", OnReload, Honoured, "Folder of the file of the state."),
+    row("persistence", &["retained_persistence"], Global, Switch(Set::Conf(|c, v| c.persistence.enabled = v)), "false", OnReload, Later(IN_MEMORY),
+        "Whether sessions and retained messages survive a restart."),
+    row("persistence_file", &[], Global, Text(Set::Conf(|c, v| c.persistence.file = v)), "mosquitto.db", OnReload, Later(IN_MEMORY), "Name of the file of the state."),
+    row("persistence_location", &[], Global, Path(Set::Conf(|c, v| c.persistence.location = Some(v))), "working folder", OnReload, Later(IN_MEMORY), "Folder of the file of the state."),
     row("persistent_client_expiration", &[], Global, Duration(Set::Conf(|c, v| c.persistence.client_expiration_secs = Some(v))), "never", OnReload, Honoured,
         "How long the session of an absent client is kept: a number and s, h, d, w, m (30 days) or y."),
     row("pid_file", &[], Global, Path(Set::Conf(|c, v| c.pid_file = Some(v))), "none", OnRestart, Honoured, "File that the process id is written to."),
@@ -337,8 +346,8 @@ pub static OPTIONS: &[Row] = &[
     bridge("threshold", &[], "10", "Messages after which a lazy bridge connects."),
     tls("tls_engine", "OpenSSL engine of the listener."),
     tls("tls_engine_kpass_sha1", "SHA1 of the password of the engine's key."),
-    tls("tls_keyform", "Whether the key is a file (pem) or the engine's (engine)."),
-    tls("tls_version", "Lowest TLS version of the listener."),
+    tls_detail("tls_keyform", "Whether the key is a file (pem) or the engine's (engine)."),
+    tls_detail("tls_version", "Lowest TLS version of the listener."),
     bridge("topic", &[], "none", "Topics that the bridge shares: pattern [[[out|in|both] qos] local-prefix remote-prefix]."),
     bridge("try_private", &[], "true", "Whether the bridge says that it is one."),
     row("upgrade_outgoing_qos", &[], Global, Switch(Set::Conf(|c, v| c.upgrade_outgoing_qos = v)), "false", OnReload, Honoured,

@@ -134,7 +134,7 @@ impl<'a> Reader<'a> {
                 let harmless = matches!(row.kind, Kind::Flag) && !value::switch(directive.key, directive.rest)?;
                 return if harmless { Ok(()) } else { Err(refused(directive.key, what, row.scope)) };
             }
-            Support::Honoured => {}
+            Support::Honoured | Support::Later(_) => {}
         }
         self.note_default_listener(row, directive);
         self.write(row, directive)
