@@ -111,9 +111,8 @@ impl Edit {
             }
         }
         out.extend(bytes.get(kept..).unwrap_or_default());
-        if let Some(text) = &self.append {
-            out.extend(addition(&out, [text]).as_bytes());
-        }
+        // The last line gets the ending it lacks, as with the original: people append to this file with `echo >>`.
+        out.extend(addition(&out, self.append.iter()).as_bytes());
         out
     }
 }
@@ -155,10 +154,10 @@ mod tests {
 
     #[test]
     fn changing_touches_one_line() {
-        assert_eq!(set_text("# c\n a : old\nb:x", "a"), "# c\na:NEW\nb:x");
+        assert_eq!(set_text("# c\n a : old\nb:x", "a"), "# c\na:NEW\nb:x\n");
         assert_eq!(set_text("\u{feff}a:old\r\nb:x\r\n", "a"), "\u{feff}a:NEW\r\nb:x\r\n");
         assert_eq!(set_text("a:1\nb:x\na:2\n", "a"), "b:x\na:NEW\n");
-        assert_eq!(set_text("b:x\na:old", "a"), "b:x\na:NEW");
+        assert_eq!(set_text("b:x\na:old", "a"), "b:x\na:NEW\n");
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub(super) fn open(conf: &Conf, mut inherited: Vec<Inherited>) -> (Bound, Result
         bound.listening.push(Listening { socket: socket.fd, origin: Origin::Private });
     }
     for (index, listener) in conf.listeners.iter().enumerate() {
-        let mine: Vec<_> = inherited.extract_if(.., |socket| socket.is_for(listener)).collect();
+        let mine: Vec<_> = inherited.extract_if(.., |socket| socket.is_for(listener, conf.local_only)).collect();
         let result = match &listener.unix_path {
             _ if !mine.is_empty() => {
                 for socket in mine {
@@ -46,7 +46,7 @@ pub(super) fn open(conf: &Conf, mut inherited: Vec<Inherited>) -> (Bound, Result
                 Ok(())
             }
             Some(path) => bind_unix(path, index, &mut bound),
-            None => bind_tcp(listener, index, &mut bound),
+            None => bind_tcp(listener, conf.local_only, index, &mut bound),
         };
         if let Err(reason) = result {
             return (bound, Err(reason));
@@ -71,9 +71,9 @@ fn bind_unix(path: &Path, index: usize, bound: &mut Bound) -> Result<(), String>
     Ok(())
 }
 
-fn bind_tcp(listener: &Listener, index: usize, bound: &mut Bound) -> Result<(), String> {
+fn bind_tcp(listener: &Listener, local_only: bool, index: usize, bound: &mut Bound) -> Result<(), String> {
     let port = listener.port;
-    let addresses = addresses(listener).map_err(|error| {
+    let addresses = addresses(listener, local_only).map_err(|error| {
         format!("Error: Unable to resolve {} of listener {port}: {error}.", listener.host.as_deref().unwrap_or_default())
     })?;
     let mut last = None;
@@ -124,9 +124,10 @@ fn family(address: SocketAddr) -> &'static str {
     if address.is_ipv4() { "ipv4" } else { "ipv6" }
 }
 
-fn addresses(listener: &Listener) -> io::Result<Vec<SocketAddr>> {
+fn addresses(listener: &Listener, local_only: bool) -> io::Result<Vec<SocketAddr>> {
     let port = listener.port;
     let mut addresses = match &listener.host {
+        None if local_only => vec![(IpAddr::from(Ipv4Addr::LOCALHOST), port).into(), (IpAddr::from(Ipv6Addr::LOCALHOST), port).into()],
         None => vec![(IpAddr::from(Ipv4Addr::UNSPECIFIED), port).into(), (IpAddr::from(Ipv6Addr::UNSPECIFIED), port).into()],
         Some(host) => (host.as_str(), port).to_socket_addrs()?.collect(),
     };
@@ -188,11 +189,13 @@ impl Inherited {
         taken.collect()
     }
 
-    fn is_for(&self, listener: &Listener) -> bool {
+    fn is_for(&self, listener: &Listener, local_only: bool) -> bool {
         let Some(address) = &self.address else { return false };
         match (&listener.unix_path, address.as_socket()) {
             (Some(path), None) => address.as_pathname() == Some(path),
-            (None, Some(address)) => addresses(listener).is_ok_and(|wanted| wanted.contains(&address)),
+            // The supervisor binds the addresses that the interface had when it looked.
+            (None, Some(address)) if listener.bind_interface.is_some() => address.port() == listener.port,
+            (None, Some(address)) => addresses(listener, local_only).is_ok_and(|wanted| wanted.contains(&address)),
             _ => false,
         }
     }

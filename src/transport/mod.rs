@@ -117,7 +117,7 @@ fn start(options: &Options) -> Result<ExitCode, Failure> {
         process::daemon()?;
     }
     let (bound, result) = listeners::open(&settings.conf, Inherited::all());
-    let dropped = process::drop_privileges(&settings.conf)?;
+    let dropped = process::drop_privileges(&settings.conf, control.is_some())?;
     let logger = Arc::new(Logger::new(&log_conf(options, &settings)));
     announce(&logger, &settings, &dropped, &diagnostics);
     for notice in &bound.notices {

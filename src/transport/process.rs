@@ -30,10 +30,11 @@ fn account(conf: &Conf, said: &mut Vec<Notice>) -> Result<Option<User>, String> 
     look_up("nobody").map(Some).ok_or(missing)
 }
 
-/// Gives up root for good, after handing the sockets that were made as root to the new owner.
-pub(super) fn drop_privileges(conf: &Conf) -> Result<Vec<Notice>, String> {
+/// Gives up root for good, after handing the sockets that were made as root to the new owner. A supervisor chose who we are, and said
+/// it where that could not be anybody but root.
+pub(super) fn drop_privileges(conf: &Conf, supervised: bool) -> Result<Vec<Notice>, String> {
     let mut said = Vec::new();
-    let user = account(conf, &mut said)?;
+    let user = if supervised { None } else { account(conf, &mut said)? };
     if let Some(user) = user {
         for path in conf.listeners.iter().filter_map(|listener| listener.unix_path.as_ref()) {
             // A socket of a supervisor's making is its own matter.

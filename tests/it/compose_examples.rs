@@ -1,6 +1,6 @@
 //! The compose examples, driven by what the documents of the systems they stand for tell their users to type.
 
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -20,7 +20,7 @@ const NOT_AUTHORISED: i32 = 5;
 
 const USER: &[&str] = &["-u", "hello", "-P", "world"];
 
-/// Debian's mosquitto_sub in the background, its output in a file.
+/// Debian's mosquitto_sub in the background, until its first message; the output is in a file.
 struct Subscriber {
     child: Child,
     output: std::path::PathBuf,
@@ -30,11 +30,9 @@ impl Subscriber {
     fn start(port: &str, folder: &Path, arguments: &[&str]) -> Self {
         let output = folder.join("subscriber");
         let file = std::fs::File::create(&output).expect("a file");
-        let arguments = ["-h", "127.0.0.1", "-p", port, "-d"].into_iter().chain(arguments.iter().copied());
+        let arguments = ["-h", "127.0.0.1", "-p", port, "-C", "1"].into_iter().chain(arguments.iter().copied());
         let child = Command::new("mosquitto_sub").args(arguments).stdin(Stdio::null()).stdout(file).spawn().expect("mosquitto_sub");
-        let subscriber = Self { child, output };
-        wait_until("the subscription", || subscriber.text().contains("Subscribed"));
-        subscriber
+        Self { child, output }
     }
 
     fn text(&self) -> String {
@@ -156,8 +154,10 @@ fn iotstack_s_password_file_commands_and_its_round_trip() {
     assert_eq!(publish(&port, USER), (0, String::new()), "silence is success");
     let subscriber =
         Subscriber::start(&port, project.folder.path(), &["-v", "-t", "/password/test", "-F", "%I %t %p", "-u", "hello", "-P", "world"]);
-    assert_eq!(publish(&port, USER).0, 0);
-    wait_until("the message", || subscriber.text().lines().any(|line| line.ends_with(" /password/test up up and away")));
+    // Until it has subscribed, what is published goes past it.
+    wait_until("the message", || {
+        publish(&port, USER).0 == 0 && subscriber.text().lines().any(|line| line.ends_with(" /password/test up up and away"))
+    });
 
     // The same with the tools in the image.
     let inside = container.exec(&["mosquitto_pub", "-h", "127.0.0.1", "-p", "1883", "-t", "/password/test", "-m", "up up and away"]);
@@ -210,6 +210,7 @@ fn users_are_added_to_a_running_broker_under_a_user_id() {
         chown(project.path(folder), Some(1000), Some(1000)).expect("root");
     }
     let passwd = project.path("mosquitto/config/passwd");
+    std::fs::set_permissions(&passwd, std::fs::Permissions::from_mode(0o600)).expect("ours");
     let mount = format!("{}:/mosquitto/config", project.path("mosquitto/config").display());
     let tool = |arguments: &[&str]| {
         let ended = super::support::docker::docker(&[&["run", "--rm", "-v", &mount, image, "mosquitto_passwd"], arguments].concat());

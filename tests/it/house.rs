@@ -400,8 +400,8 @@ fn every_link_of_the_image_is_a_command() {
     complain("a link in the image that the binary does not answer to", &wrong);
 }
 
-/// Variables between darner's own processes, and the one that every program has.
-const NOT_FOR_USERS: &[&str] = &["DARNER_CONTROL_FD", "PATH"];
+/// Variables between darner's own processes, systemd's service protocols, and the one that every program has.
+const NOT_FOR_USERS: &[&str] = &["DARNER_CONTROL_FD", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "PATH", "WATCHDOG_PID", "WATCHDOG_USEC"];
 
 #[test]
 fn every_environment_variable_is_in_the_readme() {

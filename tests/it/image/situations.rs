@@ -71,7 +71,7 @@ fn a_full_disk() {
         "/mosquitto/data:size=4k,nr_inodes=1",
     ];
     let container = serves(image, &options);
-    assert!(container.logs().contains("No space left"), "{}", container.logs());
+    assert!(container.logs().contains("/mosquitto/pwfile full"), "{}", container.logs());
 }
 
 #[test]
