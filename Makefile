@@ -46,4 +46,4 @@ image: docker-setup
 
 bench:
 	@tests/setup/packages.sh test
-	@PATH="$(TEST_PATH)" cargo bench --locked
+	@PATH="$(TEST_PATH)" cargo bench --locked --bench throughput

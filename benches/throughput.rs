@@ -21,7 +21,9 @@ fn main() {
     let brokers = Broker::installed();
     broker::pin(0, broker::LOAD_CORE);
     print!("| scenario |");
-    brokers.iter().for_each(|(name, _)| print!(" {name} |"));
+    for (name, _) in &brokers {
+        print!(" {name} |");
+    }
     println!(" ratio |\n|---|{}---|", "---|".repeat(brokers.len()));
     for scenario in SCENARIOS.iter().filter(|scenario| only.is_none_or(|only| scenario.name.contains(only.as_str()))) {
         row(scenario.name, &brokers, |program| rate(program, scenario, seconds));
@@ -36,7 +38,9 @@ fn main() {
 fn row(name: &str, brokers: &[(&str, Vec<String>)], measure: impl Fn(&[String]) -> f64) {
     let figures: Vec<f64> = brokers.iter().map(|(_, program)| measure(program)).collect();
     print!("| {name} |");
-    figures.iter().for_each(|figure| print!(" {:.0} |", figure.abs()));
+    for figure in &figures {
+        print!(" {:.0} |", figure.abs());
+    }
     match figures[..] {
         [ours, theirs] if ours < 0.0 => println!(" {:.1}× |", theirs / ours),
         [ours, theirs] => println!(" {:.1}× |", ours / theirs),

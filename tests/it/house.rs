@@ -240,7 +240,7 @@ fn functions(text: &str) -> Vec<(String, usize)> {
         let name: String = after.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
         let closes = |line: &&str| line.len() - line.trim_start().len() == indent && line.trim_start().starts_with('}');
         let ends_in_line = line.ends_with('}') || line.ends_with(';');
-        let length = if ends_in_line { 1 } else { lines[start + 1..].iter().position(|line| closes(line)).map_or(1, |at| at + 2) };
+        let length = if ends_in_line { 1 } else { lines[start + 1..].iter().position(closes).map_or(1, |at| at + 2) };
         found.push((name, length));
     }
     found
@@ -312,7 +312,7 @@ fn no_word_is_left_for_later() {
                     around(line[..at].chars().next_back()) && (word.ends_with('(') || around(line[at + word.len()..].chars().next()))
                 })
             };
-            if words.iter().any(|word| holds(&word)) {
+            if words.iter().any(holds) {
                 wrong.push(format!("{}:{}: {}", file.path, number + 1, line.trim()));
             }
         }

@@ -5,9 +5,7 @@ use super::super::record::Record;
 use super::super::session::Held;
 use super::super::subscribing::{Replay, Requested};
 use super::super::{Broker, reply};
-use crate::mqtt::{
-    Packet, Property, ReasonCode, RetainHandling, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe, topic_filter,
-};
+use crate::mqtt::{Packet, Property, ReasonCode, RetainHandling, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe, topic_filter};
 use crate::notice::Notice;
 
 /// Subscriptions that one session may hold.

@@ -162,7 +162,7 @@ impl Drop for Container {
 /// Polls for at most a minute: containers start slowly while the other tests run.
 #[track_caller]
 pub fn wait_for(what: &str, state: impl Fn() -> String, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + Duration::from_mins(1);
     while !condition() {
         assert!(Instant::now() < end, "waited in vain for {what}; now: {}", state());
         std::thread::sleep(Duration::from_millis(50));
