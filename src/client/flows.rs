@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
-use crate::mqtt::{PacketId, Properties, Qos};
+use crate::mqtt::{PacketId, Properties, Property, Publish, Qos};
 
 /// An Application Message that came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,12 @@ pub struct Outgoing {
     pub retain: bool,
     pub properties: Properties,
 }
+
+/// QoS 2 messages that may wait for their PUBREL; brokers keep 20 in flight unless told otherwise.
+const HELD_MAX: usize = 10_000;
+
+/// Their bytes in all; a single message may be larger.
+const HELD_BYTES_MAX: usize = 1 << 28;
 
 /// Messages waiting for the in-flight window beyond which [`Flows::is_full`].
 const WAITING_MAX: usize = 1_000;
@@ -57,6 +63,41 @@ pub struct Due {
     pub dup: bool,
     /// PUBREL instead of the PUBLISH.
     pub release: bool,
+}
+
+/// Topic Aliases that the broker set on this connection.
+#[derive(Debug)]
+pub(super) struct Aliases {
+    /// Topic Alias Maximum that CONNECT carried.
+    max: u16,
+    topics: HashMap<u16, String>,
+}
+
+impl Aliases {
+    pub(super) fn new(connect_properties: &Properties) -> Self {
+        let max = connect_properties.iter().find_map(|property| match property {
+            Property::TopicAliasMaximum(max) => Some(*max),
+            _ => None,
+        });
+        Self { max: max.unwrap_or(0), topics: HashMap::new() }
+    }
+
+    /// The topic that a PUBLISH is for `[MQTT-3.3.2-11]`; `Err` says what is wrong with it.
+    pub(super) fn topic_of(&mut self, publish: &Publish<'_>) -> Result<String, &'static str> {
+        let alias = publish.properties.iter().find_map(|property| match property {
+            Property::TopicAlias(alias) => Some(*alias),
+            _ => None,
+        });
+        match alias {
+            None => Ok(publish.topic.to_owned()),
+            Some(alias) if alias > self.max => Err("a Topic Alias that it was not allowed"),
+            Some(alias) if publish.topic.is_empty() => self.topics.get(&alias).cloned().ok_or("a Topic Alias that was not set"),
+            Some(alias) => {
+                self.topics.insert(alias, publish.topic.to_owned());
+                Ok(publish.topic.to_owned())
+            }
+        }
+    }
 }
 
 /// State of the flows of one client.
@@ -135,8 +176,14 @@ impl Flows {
     }
 
     /// Keeps a QoS 2 message until its PUBREL; one that is sent again replaces itself.
-    pub fn hold(&mut self, packet_id: PacketId, message: Message) {
+    /// `Err` says what is wrong with a broker that sends without end and releases nothing.
+    pub fn hold(&mut self, packet_id: PacketId, message: Message) -> Result<(), &'static str> {
+        let bytes = self.held.values().map(|held| held.payload.len()).sum::<usize>() + message.payload.len();
+        if self.held.len() >= HELD_MAX || (bytes > HELD_BYTES_MAX && !self.held.is_empty()) {
+            return Err("more QoS 2 messages than it released");
+        }
         self.held.insert(packet_id, message);
+        Ok(())
     }
 
     pub fn take_held(&mut self, packet_id: PacketId) -> Option<Message> {

@@ -1,7 +1,7 @@
 //! One client's end of the protocol on a blocking socket: packets out and in, QoS 1 and 2 both ways, keep alive, every wait with a
 //! deadline.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use super::dial::{DialError, Stream};
-use super::flows::{Flows, Message, Outgoing};
+use super::flows::{Aliases, Flows, Message, Outgoing};
 use crate::mqtt::codec::{self, Decoded};
 use crate::mqtt::{
     Ack, Connack, Connect, Disconnect, Packet, PacketId, Properties, Property, ProtocolVersion, Publish, ReasonCode, Subscribe,
@@ -89,7 +89,7 @@ pub struct Session {
     last_in: Instant,
     ping_sent: bool,
     events: VecDeque<Event>,
-    aliases: HashMap<u16, String>,
+    aliases: Aliases,
     flows: Flows,
 }
 
@@ -115,7 +115,7 @@ impl Session {
             last_in: now,
             ping_sent: false,
             events: VecDeque::new(),
-            aliases: HashMap::new(),
+            aliases: Aliases::new(&connect.properties),
             flows,
         };
         session.say("sending CONNECT");
@@ -358,20 +358,7 @@ impl Session {
     }
 
     fn handle_publish(&mut self, publish: Publish<'_>) -> Result<(), SessionError> {
-        let alias = publish.properties.iter().find_map(|property| match property {
-            Property::TopicAlias(alias) => Some(*alias),
-            _ => None,
-        });
-        let topic = match alias {
-            Some(alias) if publish.topic.is_empty() => {
-                self.aliases.get(&alias).cloned().ok_or(SessionError::Protocol("a Topic Alias that was not set"))?
-            }
-            Some(alias) => {
-                self.aliases.insert(alias, publish.topic.to_owned());
-                publish.topic.to_owned()
-            }
-            None => publish.topic.to_owned(),
-        };
+        let topic = self.aliases.topic_of(&publish).map_err(SessionError::Protocol)?;
         self.say(&format!(
             "received PUBLISH (d{}, q{}, r{}, m{}, '{topic}', ... ({} bytes))",
             u8::from(publish.dup),
@@ -397,7 +384,7 @@ impl Session {
             (2, Some(packet_id)) => {
                 self.say(&format!("sending PUBREC (m{packet_id}, rc0)"));
                 self.send(&Packet::Pubrec(ack(packet_id)));
-                self.flows.hold(packet_id, message);
+                self.flows.hold(packet_id, message).map_err(SessionError::Protocol)?;
             }
             _ => self.events.push_back(Event::Message(message)),
         }

@@ -57,6 +57,7 @@ const COMMAND_LINES: &[&str] = &[
     "mosquitto_sub -p {port} -t r/a -C 1 -d -q 2 -V 5",
     "mosquitto_sub -p {port} -t r/a -C 1 -d -q 2 -V 5 -D subscribe subscription-identifier 3 -F %S",
     "mosquitto_sub -p {port} -t r/a -C 1 -N",
+    "mosquitto_sub -p {port} -t r/a -C 1 -V 5 -D connect topic-alias-maximum 5 -v",
     "mosquitto_sub -p {port} -t r/a -E",
     "mosquitto_sub -p {port} -t r/a -t r/b -E -d",
     "mosquitto_sub -p {port} -t r/a -E -d -V 5 --retain-as-published",

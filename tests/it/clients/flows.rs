@@ -175,6 +175,22 @@ fn a_socks_proxy_is_asked_for_the_way_to_the_broker() {
 }
 
 #[test]
+fn topic_aliases_are_followed_as_far_as_they_were_allowed() {
+    for (allowed, expected) in [(&["-D", "connect", "topic-alias-maximum", "1"][..], (Some(0), "a x\na y\n")), (&[], (Some(2), ""))] {
+        let (listener, port) = stage();
+        let child = spawn(tool("mosquitto_sub", port).args(["-t", "a", "-V", "5", "-v", "-C", "2", "-W", "20"]).args(allowed));
+        let (mut stream, _) = listener.accept().expect("a client");
+        read_some(&mut stream);
+        stream.write_all(b"\x20\x03\x00\x00\x00").expect("CONNACK");
+        assert_eq!(read_some(&mut stream).first(), Some(&0x82), "SUBSCRIBE");
+        stream.write_all(b"\x90\x04\x00\x01\x00\x00").expect("SUBACK");
+        stream.write_all(b"\x30\x08\x00\x01a\x03\x23\x00\x01x\x30\x07\x00\x00\x03\x23\x00\x01y").expect("PUBLISH twice");
+        let (code, stdout, _) = outcome(child);
+        assert_eq!((code, stdout.as_str()), expected);
+    }
+}
+
+#[test]
 fn options_for_tls_are_refused_with_the_reason() {
     for arguments in [&["--cafile", "ca.pem"][..], &["--insecure"], &["-p", "8883"], &["-L", "mqtts://localhost/a"]] {
         let mut command = Command::new(darner());
