@@ -50,7 +50,8 @@ reason_codes! {
     PacketIdentifierNotFound = 0x92, "packet identifier not found", PUBREL | PUBCOMP;
     ReceiveMaximumExceeded = 0x93, "receive maximum exceeded", DISCONNECT;
     TopicAliasInvalid = 0x94, "topic alias invalid", DISCONNECT;
-    PacketTooLarge = 0x95, "packet too large", CONNACK | DISCONNECT;
+    // PUBACK and PUBREC are mosquitto's addition, for its message_size_limit.
+    PacketTooLarge = 0x95, "packet too large", CONNACK | PUBACK | PUBREC | DISCONNECT;
     MessageRateTooHigh = 0x96, "message rate too high", DISCONNECT;
     QuotaExceeded = 0x97, "quota exceeded", CONNACK | PUBACK | PUBREC | SUBACK | DISCONNECT;
     AdministrativeAction = 0x98, "administrative action", DISCONNECT;

@@ -50,11 +50,10 @@ pub fn play<R: Runner>(script: &Script, runner: &mut R) -> Result<(), String> {
     let mut play = Play { runner, clients: HashMap::new(), captured: HashMap::new(), transcript: Vec::new() };
     for step in &script.steps {
         if let Err(problem) = play.step(step) {
-            let before = play.transcript.iter().rev().take(12).rev().map(|line| format!("    {line}\n")).collect::<String>();
-            let log = play.runner.log();
-            let log: Vec<&str> = log.lines().rev().take(6).collect();
-            let log = log.iter().rev().map(|line| format!("    log: {line}\n")).collect::<String>();
-            return Err(format!("{}:{}: {}\n  {problem}\n{before}{log}", script.name, step.line, step.text));
+            let last = |lines: &[String]| lines[lines.len().saturating_sub(12)..].join("\n    ");
+            let log: Vec<String> = play.runner.log().lines().map(str::to_owned).collect();
+            let (before, log) = (last(&play.transcript), last(&log));
+            return Err(format!("{}:{}: {}\n  {problem}\n    {before}\n  log:\n    {log}\n", script.name, step.line, step.text));
         }
         play.transcript.push(step.text.clone());
     }
@@ -90,7 +89,7 @@ impl<R: Runner> Play<'_, R> {
         let (bytes, settle, ends) = if words[0] == "hex" {
             (words::hex(&words[1..])?, false, false)
         } else {
-            let packet = words::parse(&words, version)?;
+            let packet = words::parse(&words)?;
             let mut bytes = Vec::new();
             encode(&packet.as_packet(), version, &mut bytes);
             let first = bytes[0] >> 4;
@@ -163,6 +162,7 @@ impl<R: Runner> Play<'_, R> {
     }
 
     fn expect(&mut self, name: &str, expected: &[String], any_order: bool) -> Result<(), String> {
+        let expected: Vec<String> = expected.iter().map(|word| self.resolve(word)).collect();
         let mut skipped = VecDeque::new();
         loop {
             if !self.fill(name)? {
@@ -171,7 +171,7 @@ impl<R: Runner> Play<'_, R> {
                 return Err(if skipped.is_empty() { state.to_owned() } else { format!("{state} but: {}", skipped.join(" | ")) });
             }
             let Some(got) = self.client(name)?.packets.pop_front() else { continue };
-            match words::matches(expected, &got, &mut self.captured) {
+            match words::matches(&expected, &got, &mut self.captured) {
                 Ok(()) => {
                     let client = self.client(name)?;
                     skipped.append(&mut client.packets);

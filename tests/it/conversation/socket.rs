@@ -28,7 +28,7 @@ struct Stream {
 impl Stream {
     /// `false` when nothing came.
     fn read(&mut self) -> bool {
-        let mut buffer = [0; 65_536];
+        let mut buffer = [0; 4096];
         match self.socket.read(&mut buffer) {
             Ok(len @ 1..) => self.read.extend_from_slice(&buffer[..len]),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return false,

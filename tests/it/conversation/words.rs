@@ -167,14 +167,14 @@ impl<'a> Words<'a> {
     }
 }
 
-pub fn parse(words: &[String], version: ProtocolVersion) -> Result<Owned, String> {
+pub fn parse(words: &[String]) -> Result<Owned, String> {
     let mut w = Words { rest: words.iter().skip(1).map(String::as_str).collect() };
     let (mut topic, mut payload) = (String::new(), Vec::new());
     let kind = words.first().map_or("", String::as_str);
     let packet = match kind {
         "connect" => Packet::Connect(Box::new(connect(&mut w)?)),
         "publish" => {
-            topic = w.value("topic").unwrap_or_default().to_owned();
+            w.value("topic").unwrap_or_default().clone_into(&mut topic);
             payload = w.payload("")?;
             let (qos, packet_id) = (w.qos(""), w.number("id")?);
             let (dup, retain) = (w.flag("dup"), w.flag("retain"));
@@ -202,7 +202,6 @@ pub fn parse(words: &[String], version: ProtocolVersion) -> Result<Owned, String
         }
         _ => return Err(format!("no packet: {kind}")),
     };
-    let _ = version;
     if w.rest.is_empty() { Ok(Owned { packet, topic, payload }) } else { Err(format!("not understood: {}", w.rest.join(" "))) }
 }
 

@@ -150,11 +150,11 @@ fn each_property_is_taken_where_the_specification_permits_it_and_nowhere_else() 
     }
 }
 
-/// Table 2-6 of the specification: for each packet, the Reason Codes that it may carry.
+/// Table 2-6 of the specification: for each packet, the Reason Codes that it may carry; and 0x95 where mosquitto sends it.
 const REASONS: &[(&str, &str)] = &[
     ("20 03 00 {} 00", "00 80 81 82 83 84 85 86 87 88 89 8a 8c 90 95 97 99 9a 9b 9c 9d 9f"),
-    ("40 03 0001 {}", "00 10 80 83 87 90 91 97 99"),
-    ("50 03 0001 {}", "00 10 80 83 87 90 91 97 99"),
+    ("40 03 0001 {}", "00 10 80 83 87 90 91 95 97 99"),
+    ("50 03 0001 {}", "00 10 80 83 87 90 91 95 97 99"),
     ("62 03 0001 {}", "00 92"),
     ("70 03 0001 {}", "00 92"),
     ("90 04 0001 00 {}", "00 01 02 80 83 87 8f 91 97 9e a1 a2"),
