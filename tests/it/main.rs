@@ -17,6 +17,7 @@ mod init;
 mod logging;
 mod packets;
 mod passwd;
+mod permissions;
 mod repair;
 mod shards;
 mod supervisor;
