@@ -22,24 +22,30 @@ impl Broker {
     }
 
     /// One flight ended: there is room for the next.
-    fn complete(&mut self, key: u32, packet_id: PacketId, awaiting: Awaiting, now: Time, out: &mut Outbox) {
+    fn complete(&mut self, id: ConnectionId, key: u32, packet_id: PacketId, awaiting: Awaiting, now: Time, out: &mut Outbox) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        // An acknowledgement of nothing is ignored: it may be late, after a reconnect.
-        if session.outgoing.complete(packet_id, awaiting) {
-            self.persist_acknowledged(key, packet_id, None, out);
-            self.pump(key, now, out);
+        match session.outgoing.find(packet_id).map(|entry| entry.awaiting) {
+            Some(expected) if expected == awaiting => {
+                session.outgoing.complete(packet_id, awaiting);
+                self.persist_acknowledged(key, packet_id, None, out);
+                self.pump(key, now, out);
+            }
+            // The acknowledgement of another QoS, or out of turn (4.3).
+            Some(_) => self.abort(id, ReasonCode::ProtocolError, now, out),
+            // An acknowledgement of nothing is ignored: it may be late, after a reconnect.
+            None => {}
         }
     }
 
-    pub(super) fn puback(&mut self, _: ConnectionId, key: u32, ack: &Ack, now: Time, out: &mut Outbox) {
-        self.complete(key, ack.packet_id, Awaiting::Puback, now, out);
+    pub(super) fn puback(&mut self, id: ConnectionId, key: u32, ack: &Ack, now: Time, out: &mut Outbox) {
+        self.complete(id, key, ack.packet_id, Awaiting::Puback, now, out);
     }
 
     pub(super) fn pubrec(&mut self, id: ConnectionId, key: u32, ack: &Ack, now: Time, out: &mut Outbox) {
         let version = self.version_of(id);
         if ack.reason.is_error() {
             // The receiver refused: the flight is over (4.3.3).
-            return self.complete(key, ack.packet_id, Awaiting::Pubrec, now, out);
+            return self.complete(id, key, ack.packet_id, Awaiting::Pubrec, now, out);
         }
         let Some(session) = self.sessions.get_mut(key) else { return };
         let reason = match session.outgoing.find(ack.packet_id) {
@@ -48,15 +54,16 @@ impl Broker {
                 self.persist_acknowledged(key, ack.packet_id, Some(Awaiting::Pubcomp), out);
                 ReasonCode::Success
             }
-            _ if version == ProtocolVersion::V5 => ReasonCode::PacketIdentifierNotFound,
+            Some(_) => return self.abort(id, ReasonCode::ProtocolError, now, out),
+            None if version == ProtocolVersion::V5 => ReasonCode::PacketIdentifierNotFound,
             // Version 3 cannot be told; answering lets the client finish.
-            _ => ReasonCode::Success,
+            None => ReasonCode::Success,
         };
         reply::packet(id, version, &Packet::Pubrel(reply::ack(ack.packet_id, reason)), out); // [MQTT-4.3.3-4]
     }
 
-    pub(super) fn pubcomp(&mut self, _: ConnectionId, key: u32, ack: &Ack, now: Time, out: &mut Outbox) {
-        self.complete(key, ack.packet_id, Awaiting::Pubcomp, now, out);
+    pub(super) fn pubcomp(&mut self, id: ConnectionId, key: u32, ack: &Ack, now: Time, out: &mut Outbox) {
+        self.complete(id, key, ack.packet_id, Awaiting::Pubcomp, now, out);
     }
 
     /// The client releases a QoS 2 message: now it goes its way, under the rules that hold now.
