@@ -23,7 +23,7 @@ use super::phase::Phase;
 use super::run::{Service, State};
 use super::signal_table::{self, Meaning};
 use super::voice::{self, Voice};
-use crate::conf::Conf;
+use crate::conf::{Conf, change};
 use crate::exit_code::ExitCode;
 use crate::logging::LogType;
 use crate::os;
@@ -254,11 +254,11 @@ impl Broker {
             self.candidate = None;
             self.verdict(false, &format!("Reload refused, the old configuration stays:{reason}"));
         } else if let Some(loaded) = self.candidate.take() {
-            let moved = self.conf.as_ref().is_some_and(|conf| conf.listeners != loaded.conf.listeners);
+            let waiting = self.conf.as_ref().map(|conf| change::restart_only(conf, &loaded.conf)).unwrap_or_default();
             self.voice.reconfigure(&loaded.conf.log);
             self.conf = Some(loaded.conf);
             self.archive = Some(loaded.archive);
-            let rest = if moved { " Changed listeners need a restart: darner restart." } else { "" };
+            let rest = if waiting.is_empty() { String::new() } else { format!(" But {}: darner restart.", waiting.join("; ")) };
             self.verdict(true, &format!("Reload done: the new configuration is in use.{rest}"));
         }
         events.push_back(Event::ReloadAnswered);
