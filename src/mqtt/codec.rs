@@ -27,6 +27,14 @@ pub enum Decoded<'a> {
 pub struct DecodeError {
     pub reason: ReasonCode,
     pub detail: &'static str,
+    /// The bytes are a CONNECT of version 5, whose sender understands a CONNACK with this reason.
+    pub in_connect_v5: bool,
+}
+
+impl DecodeError {
+    pub(in crate::mqtt) const fn new(reason: ReasonCode, detail: &'static str) -> Self {
+        Self { reason, detail, in_connect_v5: false }
+    }
 }
 
 /// The parts of an outgoing PUBLISH, so that the broker encodes straight from its shared message.
@@ -56,11 +64,21 @@ pub fn decode(buffer: &[u8], version: ProtocolVersion, packet_size_max: u32) -> 
     };
     let len = header_len + remaining;
     if len > packet_size_max as usize {
-        return Err(DecodeError { reason: ReasonCode::PacketTooLarge, detail: "packet larger than permitted" });
+        return Err(DecodeError::new(ReasonCode::PacketTooLarge, "packet larger than permitted"));
     }
     let Some(body) = buffer.get(header_len..len) else { return Ok(Decoded::Incomplete { needed: len }) };
     let packet = decode::body(first, Reader::new(body), version)?;
     Ok(Decoded::Packet { packet, len })
+}
+
+/// [`decode`] for a server: a packet that only servers send is refused for what it is, whatever its contents.
+#[inline]
+pub fn decode_from_client(buffer: &[u8], version: ProtocolVersion, packet_size_max: u32) -> Result<Decoded<'_>, DecodeError> {
+    if let Some(&first @ (0x20..0x30 | 0x90..0xa0 | 0xb0..0xc0 | 0xd0..0xe0)) = buffer.first() {
+        decode::check_first_byte(first, version)?;
+        return Err(fields::protocol_error("a packet that only a server sends"));
+    }
+    decode(buffer, version, packet_size_max)
 }
 
 /// Bytes of the whole fixed header and the Remaining Length; `None` while bytes are missing. `[MQTT-1.5.5-1]` is not asked of it

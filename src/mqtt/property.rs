@@ -96,16 +96,19 @@ pub(super) fn decode(reader: &mut Reader<'_>, packet: PacketSet) -> Result<Prope
         let &(_, packets, repeats) = row.ok_or_else(|| malformed("unknown property"))?;
         let bit = 1 << (identifier & 63);
         if !packets.contains(packet) {
-            refusal = refusal.or(Some("property that this packet may not carry"));
+            // mosquitto's choice of code differs by packet.
+            let is_request = packet == PacketSet::SUBSCRIBE || packet == PacketSet::UNSUBSCRIBE;
+            let refuse = if is_request { malformed } else { protocol_error };
+            refusal = refusal.or(Some(refuse("property that this packet may not carry")));
         } else if seen & bit != 0 && !repeats.contains(packet) {
-            refusal = refusal.or(Some("property said twice"));
+            refusal = refusal.or(Some(protocol_error("property said twice")));
         }
         seen |= bit;
         properties.push(Property::read(identifier, &mut reader)?);
     }
     // Wrong bytes outweigh what must not be said, as in mosquitto.
     if let Some(refusal) = refusal {
-        return Err(protocol_error(refusal));
+        return Err(refusal);
     }
     Ok(properties)
 }

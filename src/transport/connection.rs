@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::connections::Socket;
 use super::driver::{Driver, HOLD_BYTES, Shard};
 use crate::broker::{ConnectionId, Input};
-use crate::mqtt::codec::{Decoded, decode};
+use crate::mqtt::codec::{Decoded, decode_from_client};
 use crate::mqtt::{Packet, ProtocolVersion};
 
 /// Bytes that a peer may make us hold before it has sent a CONNECT.
@@ -159,7 +159,7 @@ impl Driver {
                 return used;
             }
             let limit = if incoming.connected { limit } else { limit.min(CONNECT_BYTES_MAX) };
-            match decode(&bytes[used..], incoming.version, limit) {
+            match decode_from_client(&bytes[used..], incoming.version, limit) {
                 Ok(Decoded::Packet { packet, len }) => {
                     used += len;
                     let is_connect = !incoming.connected;

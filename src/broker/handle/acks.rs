@@ -48,18 +48,16 @@ impl Broker {
             return self.complete(id, key, ack.packet_id, Awaiting::Pubrec, now, out);
         }
         let Some(session) = self.sessions.get_mut(key) else { return };
-        let reason = match session.outgoing.find(ack.packet_id) {
+        match session.outgoing.find(ack.packet_id) {
             Some(entry) if entry.awaiting != Awaiting::Puback => {
                 entry.awaiting = Awaiting::Pubcomp;
                 self.persist_acknowledged(key, ack.packet_id, Some(Awaiting::Pubcomp), out);
-                ReasonCode::Success
             }
             Some(_) => return self.abort(id, ReasonCode::ProtocolError, now, out),
-            None if version == ProtocolVersion::V5 => ReasonCode::PacketIdentifierNotFound,
-            // Version 3 cannot be told; answering lets the client finish.
-            None => ReasonCode::Success,
-        };
-        reply::packet(id, version, &Packet::Pubrel(reply::ack(ack.packet_id, reason)), out); // [MQTT-4.3.3-4]
+            // An answer lets the client finish, whatever it thinks of; mosquitto gives the same.
+            None => {}
+        }
+        reply::packet(id, version, &Packet::Pubrel(reply::ack(ack.packet_id, ReasonCode::Success)), out); // [MQTT-4.3.3-4]
     }
 
     pub(super) fn pubcomp(&mut self, id: ConnectionId, key: u32, ack: &Ack, now: Time, out: &mut Outbox) {

@@ -49,7 +49,9 @@ impl Broker {
         let (version, awaits_connect) = (connection.version, matches!(connection.state, State::AwaitingConnect { .. }));
         self.note_ended(id, &format!("disconnected: {}", error.detail), out);
         if awaits_connect {
-            if error.reason == ReasonCode::UnsupportedProtocolVersion {
+            if error.in_connect_v5 {
+                reply::refuse(id, ProtocolVersion::V5, error.reason, out); // 4.13.1
+            } else if error.reason == ReasonCode::UnsupportedProtocolVersion {
                 // [MQTT-3.1.2-2]: return code 1 is what a client of any version understands.
                 reply::refuse(id, ProtocolVersion::V311, error.reason, out);
             }

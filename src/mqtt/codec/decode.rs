@@ -8,7 +8,7 @@ use crate::mqtt::{
     Suback, Subscribe, SubscriptionOptions, SubscriptionRequest, Unsuback, Unsubscribe, Will, property,
 };
 
-const RESERVED_FLAGS: DecodeError = DecodeError { reason: ReasonCode::MalformedPacket, detail: "reserved flags of the fixed header" };
+const RESERVED_FLAGS: DecodeError = DecodeError::new(ReasonCode::MalformedPacket, "reserved flags of the fixed header");
 
 type Result<T> = std::result::Result<T, DecodeError>;
 
@@ -25,7 +25,10 @@ pub(super) fn check_first_byte(first: u8, version: ProtocolVersion) -> Result<()
         15 if version != ProtocolVersion::V5 => Err(protocol_error("packet type 15 before MQTT 5")),
         // MQTT 3.1 sends SUBSCRIBE, UNSUBSCRIBE and PUBREL again with DUP (3.1, section 3.8).
         6 | 8 | 10 if flags == 2 || (flags == 0x0a && version == ProtocolVersion::V31) => Ok(()),
-        6 | 8 | 10 => Err(RESERVED_FLAGS),
+        // mosquitto's choice of code for these three.
+        6 => Err(protocol_error("reserved flags of the fixed header")),
+        14 | 15 if flags != 0 => Err(protocol_error("reserved flags of the fixed header")),
+        8 | 10 => Err(RESERVED_FLAGS),
         _ if flags == 0 => Ok(()),
         _ => Err(RESERVED_FLAGS),
     }
@@ -118,7 +121,7 @@ fn auth(reader: &mut Reader<'_>) -> Result<Auth> {
 /// Protocol Name and Version (3.1.2.1, 3.1.2.2); the top bit of the version marks mosquitto's bridges.
 fn protocol(reader: &mut Reader<'_>) -> Result<(ProtocolVersion, bool)> {
     const UNSUPPORTED: DecodeError =
-        DecodeError { reason: ReasonCode::UnsupportedProtocolVersion, detail: "CONNECT with an unsupported protocol version" };
+        DecodeError::new(ReasonCode::UnsupportedProtocolVersion, "CONNECT with an unsupported protocol version");
     let name = reader.string()?;
     let version = reader.u8()?;
     match (name, version) {
@@ -132,6 +135,15 @@ fn protocol(reader: &mut Reader<'_>) -> Result<(ProtocolVersion, bool)> {
 
 fn connect(header_flags: u8, reader: &mut Reader<'_>) -> Result<Connect> {
     let (version, bridge) = protocol(reader)?;
+    let in_connect_v5 = version == ProtocolVersion::V5;
+    let connect = connect_of(version, bridge, header_flags, reader);
+    // Looked at here so that the refusal of what follows is one of this version, too.
+    let connect =
+        connect.and_then(|connect| if reader.is_empty() { Ok(connect) } else { Err(malformed("bytes after the end of the packet")) });
+    connect.map_err(|error| DecodeError { in_connect_v5, ..error })
+}
+
+fn connect_of(version: ProtocolVersion, bridge: bool, header_flags: u8, reader: &mut Reader<'_>) -> Result<Connect> {
     // MQTT 3.1 does not use these flags of CONNECT; later versions reserve them.
     if header_flags != 0 && version != ProtocolVersion::V31 {
         return Err(RESERVED_FLAGS);
@@ -154,7 +166,8 @@ fn connect(header_flags: u8, reader: &mut Reader<'_>) -> Result<Connect> {
     if says(|p| matches!(p, Property::AuthenticationData(_))) && !says(|p| matches!(p, Property::AuthenticationMethod(_))) {
         return Err(protocol_error("Authentication Data without Authentication Method"));
     }
-    let client_id = reader.string()?.to_owned();
+    let not_valid = |error: DecodeError| DecodeError { reason: ReasonCode::ClientIdentifierNotValid, ..error };
+    let client_id = reader.binary().and_then(|bytes| Reader::of_string(bytes).map_err(not_valid))?.to_owned();
     let will = if has(0x04) { Some(will(reader, version, will_qos, has(0x20))?) } else { None };
     let username = if has(0x80) { Some(reader.string()?.to_owned()) } else { None };
     let password = if has(0x40) { Some(reader.binary()?.to_vec()) } else { None };
@@ -205,7 +218,7 @@ fn subscribe(reader: &mut Reader<'_>, version: ProtocolVersion) -> Result<Subscr
         subscriptions.push(SubscriptionRequest { filter, options: subscription_options(reader.u8()?, version)? });
     }
     if subscriptions.is_empty() {
-        return Err(protocol_error("SUBSCRIBE without a Topic Filter")); // [MQTT-3.8.3-2]
+        return Err(malformed("SUBSCRIBE without a Topic Filter")); // [MQTT-3.8.3-2]
     }
     Ok(Subscribe { packet_id, properties, subscriptions })
 }
@@ -229,7 +242,7 @@ fn subscription_options(byte: u8, version: ProtocolVersion) -> Result<Subscripti
         0 => RetainHandling::SendAtSubscribe,
         1 => RetainHandling::SendIfNew,
         2 => RetainHandling::DoNotSend,
-        _ => return Err(protocol_error("Retain Handling 3")),
+        _ => return Err(malformed("Retain Handling 3")),
     };
     let qos = qos(byte & 3)?;
     Ok(SubscriptionOptions { qos, no_local: byte & 4 != 0, retain_as_published: byte & 8 != 0, retain_handling })
@@ -257,7 +270,7 @@ fn unsubscribe(reader: &mut Reader<'_>, version: ProtocolVersion) -> Result<Unsu
         filters.push(filter(reader)?);
     }
     if filters.is_empty() {
-        return Err(protocol_error("UNSUBSCRIBE without a Topic Filter")); // [MQTT-3.10.3-2]
+        return Err(malformed("UNSUBSCRIBE without a Topic Filter")); // [MQTT-3.10.3-2]
     }
     Ok(Unsubscribe { packet_id, properties, filters })
 }

@@ -6,13 +6,13 @@ use crate::mqtt::{PacketId, ReasonCode};
 /// Bytes that do not follow the format.
 #[cold]
 pub(in crate::mqtt) fn malformed(detail: &'static str) -> DecodeError {
-    DecodeError { reason: ReasonCode::MalformedPacket, detail }
+    DecodeError::new(ReasonCode::MalformedPacket, detail)
 }
 
 /// Bytes that follow the format and say what may not be said.
 #[cold]
 pub(in crate::mqtt) fn protocol_error(detail: &'static str) -> DecodeError {
-    DecodeError { reason: ReasonCode::ProtocolError, detail }
+    DecodeError::new(ReasonCode::ProtocolError, detail)
 }
 
 /// What is left of a packet's body.
@@ -95,16 +95,29 @@ impl<'a> Reader<'a> {
         self.take(usize::from(len))
     }
 
-    /// UTF-8 Encoded String: well-formed `[MQTT-1.5.4-1]`, without U+0000 `[MQTT-1.5.4-2]`.
+    /// UTF-8 Encoded String: well-formed `[MQTT-1.5.4-1]`, without U+0000 `[MQTT-1.5.4-2]`, and without the control characters and
+    /// non-characters that a receiver may refuse (1.5.4) and mosquitto does.
     #[inline]
     pub(in crate::mqtt) fn string(&mut self) -> Result<&'a str, DecodeError> {
-        let bytes = self.binary()?;
-        let Ok(text) = core::str::from_utf8(bytes) else { return Err(malformed("string is not UTF-8")) };
-        if memchr::memchr(0, bytes).is_some() {
-            return Err(malformed("string holds U+0000"));
-        }
-        Ok(text)
+        self.binary().and_then(Self::of_string)
     }
+
+    /// The string that these bytes are.
+    #[inline]
+    pub(in crate::mqtt) fn of_string(bytes: &'a [u8]) -> Result<&'a str, DecodeError> {
+        let Ok(text) = core::str::from_utf8(bytes) else { return Err(malformed("string is not UTF-8")) };
+        // Printable ASCII is the rule, and quickly seen.
+        if bytes.iter().all(|byte| (0x20..0x7f).contains(byte)) || text.chars().all(is_permitted) {
+            return Ok(text);
+        }
+        Err(malformed("string holds a control character"))
+    }
+}
+
+/// Neither a control character, U+0000 among them, nor one of Unicode's 66 non-characters.
+fn is_permitted(character: char) -> bool {
+    let code = u32::from(character);
+    !character.is_control() && !(0xfdd0..=0xfdef).contains(&code) && code & 0xfffe != 0xfffe
 }
 
 /// Bytes of a Variable Byte Integer of this value.

@@ -67,7 +67,7 @@ impl Generator {
     }
 
     pub fn text(&mut self, len_max: u64) -> String {
-        const LETTERS: [char; 9] = ['a', 'b', '/', '$', 'é', '€', '🦀', '\u{1}', '\u{ffff}'];
+        const LETTERS: [char; 9] = ['a', 'b', '/', '$', 'é', '€', '🦀', '~', '\u{fffd}'];
         (0..=self.below(len_max)).map(|_| LETTERS[self.below(9) as usize]).collect()
     }
 
