@@ -351,6 +351,10 @@ impl Service for Broker {
         self.voice.say(log_type, text);
     }
 
+    fn say_of_child(&self, log_type: LogType, text: &str) {
+        self.voice.say(log_type, &format!("The broker {text}."));
+    }
+
     fn repair(&mut self) {
         // Without a readable configuration the defaults say who the broker is.
         let conf = generation::read_conf(&self.eyes, &self.arguments).unwrap_or_default();

@@ -25,7 +25,11 @@ impl Service for Command {
 
     fn say(&self, _log_type: LogType, text: &str) {
         // stdout is the command's.
-        voice::complain(&format!("darner init: {}: {text}", self.name()));
+        voice::complain(&format!("darner init: {text}"));
+    }
+
+    fn say_of_child(&self, _log_type: LogType, text: &str) {
+        voice::complain(&format!("darner init: {} {text}", self.name()));
     }
 
     fn spawn(&mut self) -> Result<i32, SpawnError> {

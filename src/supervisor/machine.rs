@@ -98,6 +98,7 @@ pub(super) enum Action {
     /// Signal them, and report `Event::Swept` when nobody is left.
     Sweep(Scope, i32),
     Exit(u8),
+    /// About the child: a predicate, such as "ended with exit code 1; restarting it now".
     Say(LogType, String),
 }
 
@@ -202,6 +203,7 @@ impl Machine {
                 out.push(Action::Repair);
             }
             Phase::Repairing
+            | Phase::Preparing
             | Phase::Starting
             | Phase::Ready
             | Phase::Reloading
@@ -216,10 +218,11 @@ impl Machine {
     fn repaired(&mut self, out: &mut Vec<Action>) {
         match self.phase {
             Phase::Repairing => {
-                self.phase = Phase::Starting;
+                self.phase = Phase::Preparing;
                 out.push(Action::Prepare);
             }
             Phase::Booting
+            | Phase::Preparing
             | Phase::Starting
             | Phase::Ready
             | Phase::Reloading
@@ -233,9 +236,13 @@ impl Machine {
 
     fn prepared(&mut self, out: &mut Vec<Action>) {
         match self.phase {
-            Phase::Starting => out.push(Action::Spawn),
+            Phase::Preparing => {
+                self.phase = Phase::Starting;
+                out.push(Action::Spawn);
+            }
             Phase::Booting
             | Phase::Repairing
+            | Phase::Starting
             | Phase::Ready
             | Phase::Reloading
             | Phase::Aborting
@@ -248,12 +255,13 @@ impl Machine {
 
     fn prepare_failed(&mut self, now: Millis, code: u8, out: &mut Vec<Action>) {
         match self.phase {
-            Phase::Starting => {
+            Phase::Preparing => {
                 self.next = Next::Exit(code);
                 self.sweep(now, Scope::Everyone, out);
             }
             Phase::Booting
             | Phase::Repairing
+            | Phase::Starting
             | Phase::Ready
             | Phase::Reloading
             | Phase::Aborting
@@ -270,6 +278,7 @@ impl Machine {
             Phase::Starting => self.became_ready(now, out),
             Phase::Booting
             | Phase::Repairing
+            | Phase::Preparing
             | Phase::Ready
             | Phase::Reloading
             | Phase::Aborting
@@ -287,14 +296,14 @@ impl Machine {
                 self.next = Next::Exit(code);
                 self.sweep(now, Scope::Everyone, out);
             }
-            Phase::Starting => self.ended(now, Ending::Exited(code), out),
+            Phase::Starting | Phase::Stopping => self.ended(now, Ending::Exited(code), out),
             Phase::Booting
             | Phase::Repairing
+            | Phase::Preparing
             | Phase::Ready
             | Phase::Reloading
             | Phase::Aborting
             | Phase::BackingOff
-            | Phase::Stopping
             | Phase::Sweeping
             | Phase::Finished => {}
         }
@@ -311,6 +320,7 @@ impl Machine {
             }
             Phase::Booting
             | Phase::Repairing
+            | Phase::Preparing
             | Phase::Ready
             | Phase::Reloading
             | Phase::Aborting
@@ -327,6 +337,7 @@ impl Machine {
             Phase::Ready | Phase::Reloading => self.pet_by = self.policy.watchdog.map(|limit| now + limit),
             Phase::Booting
             | Phase::Repairing
+            | Phase::Preparing
             | Phase::Aborting
             | Phase::BackingOff
             | Phase::Stopping
@@ -343,7 +354,7 @@ impl Machine {
                     self.next = Next::Exit(ending.code());
                 }
             }
-            Phase::Booting | Phase::Repairing | Phase::BackingOff | Phase::Sweeping | Phase::Finished => return,
+            Phase::Booting | Phase::Repairing | Phase::Preparing | Phase::BackingOff | Phase::Sweeping | Phase::Finished => return,
         }
         self.pet_by = None;
         self.ready_since = None;
@@ -419,6 +430,7 @@ impl Machine {
             },
             Phase::Booting
             | Phase::Repairing
+            | Phase::Preparing
             | Phase::Starting
             | Phase::Ready
             | Phase::Reloading
@@ -446,7 +458,7 @@ impl Machine {
                 self.stop_requests = 1;
                 self.stop_child(now, signal, Next::Exit(0), out);
             }
-            Phase::Booting | Phase::Repairing | Phase::BackingOff => {
+            Phase::Booting | Phase::Repairing | Phase::Preparing | Phase::BackingOff => {
                 let code = if self.policy.orderly_is_success { 0 } else { 128u8.saturating_add(signal as u8) };
                 self.next = Next::Exit(code);
                 self.sweep(now, Scope::Everyone, out);
@@ -497,12 +509,16 @@ impl Machine {
                     self.begin_reload(now, out);
                 }
             }
-            Phase::Booting | Phase::Repairing | Phase::Starting | Phase::Reloading | Phase::Aborting | Phase::BackingOff => {
-                self.reload_pending = true
-            }
+            Phase::Booting
+            | Phase::Repairing
+            | Phase::Preparing
+            | Phase::Starting
+            | Phase::Reloading
+            | Phase::Aborting
+            | Phase::BackingOff => self.reload_pending = true,
             Phase::Stopping | Phase::Sweeping if matches!(self.next, Next::Respawn(_)) => self.reload_pending = true,
             Phase::Stopping | Phase::Sweeping | Phase::Finished => {
-                out.push(Action::Say(LogType::Notice, "Reload ignored: stopping.".into()));
+                out.push(Action::Say(LogType::Notice, "is stopping; the reload is ignored".into()));
             }
         }
     }
@@ -523,6 +539,7 @@ impl Machine {
             }
             Phase::Booting
             | Phase::Repairing
+            | Phase::Preparing
             | Phase::Starting
             | Phase::Ready
             | Phase::Aborting
@@ -537,14 +554,20 @@ impl Machine {
         match self.phase {
             Phase::Starting | Phase::Ready | Phase::Reloading => self.stop_child(now, libc_signal::TERM, Next::Respawn(now), out),
             Phase::BackingOff => self.deadline = Some(now),
-            Phase::Booting | Phase::Repairing | Phase::Aborting | Phase::Stopping | Phase::Sweeping | Phase::Finished => {}
+            Phase::Booting
+            | Phase::Repairing
+            | Phase::Preparing
+            | Phase::Aborting
+            | Phase::Stopping
+            | Phase::Sweeping
+            | Phase::Finished => {}
         }
     }
 
     fn signal_for_child(&mut self, signal: i32, out: &mut Vec<Action>) {
         match self.phase {
             Phase::Ready | Phase::Reloading | Phase::Stopping => out.push(Action::Signal(signal)),
-            Phase::Booting | Phase::Repairing | Phase::Starting | Phase::BackingOff | Phase::Sweeping => {
+            Phase::Booting | Phase::Repairing | Phase::Preparing | Phase::Starting | Phase::BackingOff | Phase::Sweeping => {
                 if !self.remembered.contains(&signal) {
                     self.remembered.push(signal);
                 }
@@ -584,7 +607,7 @@ impl Machine {
                 let scope = if matches!(self.next, Next::Exit(_)) { Scope::Everyone } else { Scope::Group };
                 out.push(Action::Sweep(scope, libc_signal::KILL));
             }
-            Phase::Booting | Phase::Repairing | Phase::Starting | Phase::Finished => {}
+            Phase::Booting | Phase::Repairing | Phase::Preparing | Phase::Starting | Phase::Finished => {}
         }
     }
 
@@ -599,6 +622,7 @@ impl Machine {
             }
             Phase::Booting
             | Phase::Repairing
+            | Phase::Preparing
             | Phase::Aborting
             | Phase::BackingOff
             | Phase::Stopping

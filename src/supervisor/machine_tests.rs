@@ -185,6 +185,13 @@ fn stop_is_heard_in_every_phase() {
     assert_eq!(play.machine.phase(), Phase::BackingOff);
     play.event(Event::StopAsked(TERM));
     assert_eq!(play.event(Event::Swept), [Action::Exit(0)]);
+    // Read after the configuration, before the child.
+    let mut play = Play::new(BROKER);
+    play.event(Event::Began);
+    play.event(Event::Repaired);
+    assert_eq!(play.event(Event::StopAsked(TERM)), [Action::Sweep(Scope::Everyone, TERM)]);
+    assert_eq!(play.event(Event::Prepared), []);
+    assert_eq!(play.event(Event::Swept), [Action::Exit(0)]);
     // A stop during a restart that was asked for.
     let mut play = Play::ready(BROKER);
     play.event(Event::RestartAsked);
@@ -332,5 +339,5 @@ fn the_table_is_total_and_a_stop_always_ends() {
         assert_eq!(play.machine.phase(), Phase::Finished);
     }
     let phases: std::collections::BTreeSet<_> = reached.iter().map(|(phase, _)| *phase).collect();
-    assert_eq!((phases.len(), reached.len()), (10, 10 * events.len()), "every cell of the table was visited: {phases:?}");
+    assert_eq!((phases.len(), reached.len()), (11, 11 * events.len()), "every cell of the table was visited: {phases:?}");
 }

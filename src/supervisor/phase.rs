@@ -7,7 +7,9 @@ pub(super) enum Phase {
     Booting,
     /// The volumes are being mended.
     Repairing,
-    /// The configuration is read, sockets are bound, the child is started; it has not said that it is ready.
+    /// The configuration is read and the sockets are bound. There is no child yet.
+    Preparing,
+    /// The child runs, and has not said that it is ready.
     Starting,
     /// The child works.
     Ready,
@@ -30,6 +32,7 @@ impl Phase {
         match self {
             Self::Booting => "booting",
             Self::Repairing => "repairing",
+            Self::Preparing => "preparing",
             Self::Starting => "starting",
             Self::Ready => "ready",
             Self::Reloading => "reloading",

@@ -27,6 +27,8 @@ const SWEEP_TICK: Millis = 20;
 pub(super) trait Service {
     fn meaning(&self, signal: i32) -> Meaning;
     fn say(&self, log_type: LogType, text: &str);
+    /// Says something about the child: a predicate.
+    fn say_of_child(&self, log_type: LogType, text: &str);
     fn repair(&mut self) {}
     /// Reads the configuration and binds the sockets.
     fn prepare(&mut self) -> Result<(), ExitCode> {
@@ -179,7 +181,7 @@ impl Loop<'_> {
             }
             Action::Sweep(scope, signal) => self.sweep(scope, signal),
             Action::Exit(code) => self.exit = Some(code),
-            Action::Say(log_type, text) => self.service.say(log_type, &text),
+            Action::Say(log_type, text) => self.service.say_of_child(log_type, &text),
         }
     }
 
@@ -191,7 +193,7 @@ impl Loop<'_> {
                 self.events.push_back(Event::Spawned);
             }
             Err(error) => {
-                self.service.say(LogType::Error, &format!("Error: cannot start it: {}", error.error));
+                self.service.say_of_child(LogType::Error, &format!("cannot be started: {}", error.error));
                 self.events.push_back(Event::SpawnFailed(error.code()));
             }
         }

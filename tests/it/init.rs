@@ -260,7 +260,7 @@ fn no_descriptor_leaks_into_the_command() {
         command.pre_exec(|| {
             // A descriptor that our caller forgot to close.
             let null = std::fs::File::open("/dev/null")?;
-            std::mem::forget(nix::fcntl::fcntl(&null, nix::fcntl::FcntlArg::F_DUPFD(7))?);
+            nix::fcntl::fcntl(&null, nix::fcntl::FcntlArg::F_DUPFD(7))?;
             Ok(())
         });
     }
