@@ -1,15 +1,13 @@
-//! The broker as a [`Service`]: what it is given at its start, and what it and the other commands say.
+//! The broker as a [`Service`]: how it is prepared, and what it and the other commands say. `launch` is how it is spawned.
+
+mod launch;
 
 use std::collections::VecDeque;
-use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::Duration;
-
-use nix::sys::signal::{SigSet, Signal};
 
 use super::account;
 use super::arguments::Arguments;
@@ -29,11 +27,8 @@ use crate::logging::LogType;
 use crate::os;
 use crate::os::local_socket::{self, Kind};
 use crate::os::reap::Ending;
-use crate::os::spawn::{Child, Identity, SpawnError, Step};
+use crate::os::spawn::{Identity, SpawnError, Step};
 use crate::repair;
-
-/// Environment that only the supervisor may give to the broker.
-const PRIVATE_ENVIRONMENT: &[&str] = &["LISTEN_", "NOTIFY_SOCKET=", "WATCHDOG_", "DARNER_CONTROL_FD="];
 
 /// The broker waits for the repair; the walk over owners is cut short after this.
 const REPAIR_BUDGET: Duration = Duration::from_secs(2);
@@ -167,57 +162,6 @@ impl Broker {
                 Err(error) => self.say(LogType::Warning, &format!("Warning: darner reload and status will not work: {error}.")),
             }
         }
-    }
-
-    fn try_spawn(&mut self) -> Result<i32, SpawnError> {
-        let here = |error: std::io::Error| SpawnError { step: Step::Descriptors, error };
-        let (ours, theirs) = os::fd_passing::pair().map_err(here)?;
-        if let Some(archive) = &mut self.archive {
-            os::fd_passing::send(&ours, b"GENERATION", archive).map_err(here)?;
-        }
-        let mut fds: Vec<BorrowedFd<'_>> = self.listeners.fds().collect();
-        let mut names = vec!["listener"; fds.len()];
-        if let Some(health) = &self.health {
-            fds.push(health.as_fd());
-            names.push("health");
-        }
-        let env = self.environment(&names);
-        fds.push(theirs.as_fd());
-        let program = std::env::current_exe().ok().and_then(|path| CString::new(path.as_os_str().as_bytes()).ok());
-        let argv = [OsString::from("mosquitto")].into_iter().chain(self.arguments.raw.iter().cloned());
-        let pid = os::spawn::spawn(&Child {
-            programs: [Some(c"/proc/self/exe".to_owned()), program].into_iter().flatten().collect(),
-            argv: argv.filter_map(|word| CString::new(word.as_bytes()).ok()).collect(),
-            env,
-            fds,
-            listen_pid: true,
-            identity: self.identity,
-            null_stdin: true,
-            no_new_privs: true,
-            oom_score_adj: Some(500),
-            mask: SigSet::empty(),
-            keep_dispositions: false,
-            parent_death_signal: Some(Signal::SIGTERM as i32),
-        })?;
-        self.channel = Some(ours);
-        Ok(pid)
-    }
-
-    fn environment(&self, names: &[&str]) -> Vec<CString> {
-        let private = |entry: &CString| PRIVATE_ENVIRONMENT.iter().any(|prefix| entry.as_bytes().starts_with(prefix.as_bytes()));
-        let mut env = os::spawn::environment();
-        env.retain(|entry| !private(entry));
-        let mut add = |name: &str, value: String| env.extend(CString::new(format!("{name}={value}")).ok());
-        add("LISTEN_FDS", names.len().to_string());
-        add("LISTEN_FDNAMES", names.join(":"));
-        add("DARNER_CONTROL_FD", (3 + names.len()).to_string());
-        if let Some(notify) = &self.notify {
-            add("NOTIFY_SOCKET", notify.name().to_owned());
-        }
-        if let Some(watchdog) = self.watchdog {
-            add("WATCHDOG_USEC", (watchdog * 1000).to_string());
-        }
-        env
     }
 
     fn verdict(&mut self, accepted: bool, text: &str) {

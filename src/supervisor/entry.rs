@@ -38,13 +38,11 @@ fn image_default() -> ExitCode {
 
 /// `mosquitto …`, supervised.
 pub(super) fn mosquitto(words: &[OsString]) -> ExitCode {
-    match arguments::parse(words) {
-        Some(arguments) => over_broker(arguments, image_home()),
-        None => {
-            let argv: Vec<_> = [OsString::from("mosquitto")].iter().chain(words).cloned().collect();
-            init::replace(&"/proc/self/exe".into(), &argv)
-        }
+    if let Some(arguments) = arguments::parse(words) {
+        return over_broker(arguments, image_home());
     }
+    let argv: Vec<_> = [OsString::from("mosquitto")].iter().chain(words).cloned().collect();
+    init::replace(&"/proc/self/exe".into(), &argv)
 }
 
 fn image_home() -> Home {

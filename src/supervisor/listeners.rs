@@ -152,7 +152,9 @@ fn interface_addresses(interface: &str) -> Result<Vec<IpAddr>, BindError> {
             let address = entry.address?;
             let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
             // A link-local address would need the interface's number in it.
-            v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip()).filter(|ip| !ip.is_unicast_link_local()).map(IpAddr::from))
+            v4.or_else(|| {
+                address.as_sockaddr_in6().map(nix::sys::socket::SockaddrIn6::ip).filter(|ip| !ip.is_unicast_link_local()).map(IpAddr::from)
+            })
         })
         .collect();
     if found.is_empty() {

@@ -1,3 +1,5 @@
+//! Every phase with every event, and the stories between a start and an end.
+
 use super::*;
 use crate::os::reap::Ending;
 

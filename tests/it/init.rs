@@ -225,7 +225,9 @@ fn the_callers_mask_and_ignored_signals_reach_the_command() {
     unsafe {
         command.pre_exec(move || {
             let mut set = SigSet::empty();
-            blocked.iter().for_each(|signal| set.add(*signal));
+            for signal in blocked {
+                set.add(signal);
+            }
             pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&set), None)?;
             for signal in ignored {
                 nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigIgn)?;
