@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
@@ -21,24 +21,26 @@ const BURST: usize = 64;
 const GOODBYE_TURNS: usize = 4;
 /// How long to wait when the process is out of descriptors or memory; those who knock wait in the kernel's queue.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// One line is enough for as long as that lasts.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 pub(super) async fn accept_forever(shard: Shard, listening: Listening) {
     let Listening { socket, origin } = listening;
     let Ok(listener) = register(socket) else { return shard.fail() };
-    let mut complained = false;
+    let mut complained: Option<Instant> = None;
     loop {
         let Ok(ready) = listener.readable().await else { return };
         drop(ready);
         for _ in 0..BURST {
             match listener.try_io(Interest::READABLE, listeners::accept) {
                 Ok(socket) => {
-                    complained = false;
                     wait_for_goodbyes(&shard, &origin).await;
                     admit(&shard, socket, &origin);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if is_exhausted(&error) => {
-                    if !std::mem::replace(&mut complained, true) {
+                    if complained.is_none_or(|last| last.elapsed() > COMPLAINT_INTERVAL) {
+                        complained = Some(Instant::now());
                         shard.log(LogType::Error, &format!("Error: Unable to accept new connections ({error}): raise the limit of open files (ulimit -n) or lower max_connections."));
                     }
                     tokio::time::sleep(BACK_OFF).await;

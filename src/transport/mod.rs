@@ -116,6 +116,8 @@ fn start(options: &Options) -> Result<ExitCode, Failure> {
     if options.daemon {
         process::daemon()?;
     }
+    process::raise_open_files();
+    let notify = Notify::from_environment();
     let (bound, result) = listeners::open(&settings.conf, Inherited::all());
     let dropped = process::drop_privileges(&settings.conf, control.is_some())?;
     let logger = Arc::new(Logger::new(&log_conf(options, &settings)));
@@ -137,8 +139,7 @@ fn start(options: &Options) -> Result<ExitCode, Failure> {
         Ok(file) => file,
         Err(line) => return stopped(line),
     };
-    let parts =
-        Parts { settings, source, logger: Arc::clone(&logger), listening: bound.listening, notify: Notify::from_environment(), control };
+    let parts = Parts { settings, source, logger: Arc::clone(&logger), listening: bound.listening, notify, control };
     let code = run::run(parts).map_err(|error| format!("Error: The event loop does not start: {error}."))?;
     logger.notice(&Notice::Terminating { version: MOSQUITTO_VERSION });
     Ok(code)

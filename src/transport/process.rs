@@ -3,10 +3,18 @@
 use std::ffi::CString;
 use std::path::Path;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{Gid, Uid, User, chown, geteuid, initgroups, setgid, setgroups, setuid};
 
 use crate::conf::Conf;
 use crate::notice::Notice;
+
+/// As many open files as we are allowed: a connection is one.
+pub(super) fn raise_open_files() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
 
 /// Leaves the terminal. Before any thread is made.
 pub(super) fn daemon() -> Result<(), String> {

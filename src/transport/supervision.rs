@@ -71,9 +71,13 @@ impl Control {
         }))
     }
 
-    /// Waits for the first generation.
+    /// The generation that was sent before we were started. Empty when there is none: then the disk is read.
     pub(super) fn first(&self) -> io::Result<Generation> {
-        Ok(self.receive(MsgFlags::empty())?.ok_or(io::ErrorKind::UnexpectedEof)?.files)
+        match self.receive(MsgFlags::MSG_DONTWAIT) {
+            Ok(order) => Ok(order.ok_or(io::ErrorKind::UnexpectedEof)?.files),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Generation::default()),
+            Err(error) => Err(error),
+        }
     }
 
     /// `None`: PID 1 has gone.

@@ -1,0 +1,118 @@
+//! A client that blocks, for tests: one packet out, one packet in.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use darner::mqtt::codec::{Decoded, decode, encode};
+use darner::mqtt::{Connect, Packet, PacketId, ProtocolVersion, Publish, Qos, Subscribe, SubscriptionOptions, SubscriptionRequest};
+
+pub struct Client {
+    pub socket: TcpStream,
+    version: ProtocolVersion,
+    incoming: Vec<u8>,
+}
+
+/// What came instead of a packet.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ended;
+
+impl Client {
+    /// A connection without CONNECT.
+    pub fn silent(port: u16) -> Self {
+        let socket = TcpStream::connect(("127.0.0.1", port)).expect("the broker accepts");
+        socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a socket");
+        Self { socket, version: ProtocolVersion::V311, incoming: Vec::new() }
+    }
+
+    pub fn connect(port: u16, client_id: &str) -> Self {
+        let (client, code) = Self::log_in(port, client_id, None, ProtocolVersion::V311);
+        assert_eq!(code, Some(0), "{client_id} is let in");
+        client
+    }
+
+    /// The client, and the return code of its CONNACK.
+    pub fn log_in(port: u16, client_id: &str, login: Option<(&str, &str)>, version: ProtocolVersion) -> (Self, Option<u8>) {
+        let mut client = Self { version, ..Self::silent(port) };
+        client.send(&Packet::Connect(Box::new(Connect {
+            version,
+            bridge: false,
+            clean_start: true,
+            keep_alive: 60,
+            properties: Vec::new(),
+            client_id: client_id.to_owned(),
+            will: None,
+            username: login.map(|(name, _)| name.to_owned()),
+            password: login.map(|(_, password)| password.as_bytes().to_vec()),
+        })));
+        let code = match client.receive_bytes() {
+            Ok(bytes) => bytes.get(3).copied(),
+            Err(Ended) => None,
+        };
+        (client, code)
+    }
+
+    pub fn send(&mut self, packet: &Packet<'_>) {
+        let mut bytes = Vec::new();
+        encode(packet, self.version, &mut bytes);
+        self.socket.write_all(&bytes).expect("the broker reads");
+    }
+
+    pub fn publish(&mut self, topic: &str, payload: &[u8]) {
+        self.send(&Packet::Publish(Publish {
+            dup: false,
+            qos: Qos::AtMostOnce,
+            retain: false,
+            topic,
+            packet_id: None,
+            properties: Vec::new(),
+            payload,
+        }));
+    }
+
+    /// SUBSCRIBE at QoS 0, and its SUBACK.
+    pub fn subscribe(&mut self, filter: &str) {
+        self.send(&Packet::Subscribe(Subscribe {
+            packet_id: PacketId::MIN,
+            properties: Vec::new(),
+            subscriptions: vec![SubscriptionRequest { filter: filter.to_owned(), options: SubscriptionOptions::default() }],
+        }));
+        assert_eq!(self.receive_bytes().map(|bytes| bytes[0]), Ok(0x90), "SUBACK");
+    }
+
+    /// PINGREQ, and waits for its PINGRESP: everything sent before has been handled.
+    pub fn ping(&mut self) {
+        self.send(&Packet::Pingreq);
+        assert_eq!(self.receive_bytes(), Ok(vec![0xd0, 0]), "PINGRESP");
+    }
+
+    /// The next packet's bytes.
+    pub fn receive_bytes(&mut self) -> Result<Vec<u8>, Ended> {
+        let mut buffer = [0; 4096];
+        loop {
+            if let Ok(Decoded::Packet { len, .. }) = decode(&self.incoming, self.version, u32::MAX) {
+                return Ok(self.incoming.drain(..len).collect());
+            }
+            match self.socket.read(&mut buffer) {
+                Ok(0) => return Err(Ended),
+                Ok(count) => self.incoming.extend_from_slice(&buffer[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Err(Ended),
+                Err(error) => panic!("no packet came: {error}"),
+            }
+        }
+    }
+
+    /// Payload of the next packet, which is a PUBLISH.
+    pub fn receive_payload(&mut self) -> Vec<u8> {
+        let bytes = self.receive_bytes().expect("a packet");
+        match decode(&bytes, self.version, u32::MAX) {
+            Ok(Decoded::Packet { packet: Packet::Publish(publish), .. }) => publish.payload.to_vec(),
+            other => panic!("not a PUBLISH: {other:?}"),
+        }
+    }
+
+    /// Reads until the broker closes.
+    pub fn wait_for_end(&mut self) {
+        while self.receive_bytes().is_ok() {}
+    }
+}
