@@ -174,6 +174,10 @@ impl Broker {
         }
     }
 
+    fn moves_listeners(&self, new: &Conf) -> bool {
+        self.conf.as_ref().is_some_and(|conf| conf.listeners != new.listeners)
+    }
+
     fn heard_from_broker(&mut self, events: &mut VecDeque<Event>) {
         let Some(channel) = &self.channel else { return };
         let mut buffer = [0; 2048];
@@ -195,8 +199,9 @@ impl Broker {
             return;
         }
         if let Some(reason) = text.strip_prefix("REFUSED") {
-            self.candidate = None;
-            self.verdict(false, &format!("Reload refused, the old configuration stays:{reason}"));
+            let moved = self.candidate.take().is_some_and(|loaded| self.moves_listeners(&loaded.conf));
+            let advice = if moved { " darner restart can." } else { "" };
+            self.verdict(false, &format!("Reload refused, the old configuration stays:{reason}{advice}"));
         } else if let Some(loaded) = self.candidate.take() {
             let waiting = self.conf.as_ref().map(|conf| change::restart_only(conf, &loaded.conf)).unwrap_or_default();
             self.voice.reconfigure(&loaded.conf.log);

@@ -57,6 +57,7 @@ pub(super) fn over_broker(arguments: Arguments, home: Home) -> ExitCode {
         restart: Restart::Always,
         readiness: true,
         orderly_is_success: true,
+        stop_signal: Some(nix::sys::signal::Signal::SIGTERM as i32),
         // The broker pets twice per interval; three misses are one and a half.
         watchdog: watchdog.map(|interval| interval + interval / 2),
         stop_grace: super::stop_grace(),

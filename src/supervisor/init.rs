@@ -87,6 +87,7 @@ pub(super) fn run(arguments: &[OsString]) -> ExitCode {
         restart,
         readiness: false,
         orderly_is_success: false,
+        stop_signal: None,
         watchdog: None,
         stop_grace: super::stop_grace(),
         sweep_grace: 1_000,

@@ -44,6 +44,8 @@ pub(super) struct Policy {
     pub(super) readiness: bool,
     /// A stop that was asked for is a success, whatever the child's exit code.
     pub(super) orderly_is_success: bool,
+    /// What asks the child to end; `None`: the signal that asked us.
+    pub(super) stop_signal: Option<i32>,
     /// A ready child that gives no sign of life for this long is frozen.
     pub(super) watchdog: Option<Millis>,
     pub(super) stop_grace: Millis,
@@ -449,14 +451,15 @@ impl Machine {
     }
 
     fn stop_asked(&mut self, now: Millis, signal: i32, out: &mut Vec<Action>) {
+        let to_child = self.policy.stop_signal.unwrap_or(signal);
         match self.phase {
             // A command that is not restarted decides itself what a signal means, as under any other init.
             Phase::Starting | Phase::Ready | Phase::Reloading | Phase::Aborting if self.policy.restart == Restart::Never => {
-                out.push(Action::Signal(signal));
+                out.push(Action::Signal(to_child));
             }
             Phase::Starting | Phase::Ready | Phase::Reloading | Phase::Aborting => {
                 self.stop_requests = 1;
-                self.stop_child(now, signal, Next::Exit(0), out);
+                self.stop_child(now, to_child, Next::Exit(0), out);
             }
             Phase::Booting | Phase::Repairing | Phase::Preparing | Phase::BackingOff => {
                 let code = if self.policy.orderly_is_success { 0 } else { 128u8.saturating_add(signal as u8) };
@@ -470,7 +473,7 @@ impl Machine {
                     out.push(Action::Signal(libc_signal::KILL));
                 } else {
                     self.hasten(now);
-                    out.push(Action::Signal(signal));
+                    out.push(Action::Signal(to_child));
                 }
             }
             Phase::Sweeping => {

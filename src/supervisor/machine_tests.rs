@@ -7,12 +7,20 @@ const BROKER: Policy = Policy {
     restart: Restart::Always,
     readiness: true,
     orderly_is_success: true,
+    stop_signal: Some(TERM),
     watchdog: Some(15_000),
     stop_grace: 8_000,
     sweep_grace: 300,
 };
-const COMMAND: Policy =
-    Policy { restart: Restart::Never, readiness: false, orderly_is_success: false, watchdog: None, stop_grace: 8_000, sweep_grace: 1_000 };
+const COMMAND: Policy = Policy {
+    restart: Restart::Never,
+    readiness: false,
+    orderly_is_success: false,
+    stop_signal: None,
+    watchdog: None,
+    stop_grace: 8_000,
+    sweep_grace: 1_000,
+};
 
 const TERM: i32 = 15;
 const CONT: i32 = 18;
