@@ -22,7 +22,7 @@ const GOODBYE_TURNS: usize = 4;
 /// How long to wait when the process is out of descriptors or memory; those who knock wait in the kernel's queue.
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// One line is enough for as long as that lasts.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+const COMPLAINT_INTERVAL: Duration = Duration::from_mins(1);
 
 pub(super) async fn accept_forever(shard: Shard, listening: Listening) {
     let Listening { socket, origin } = listening;
