@@ -13,6 +13,8 @@ pub(super) enum Timer {
     SessionExpiry(u32),
     WillDelay(u32),
     SysTopics,
+    /// Retained messages that new subscriptions wait for.
+    Replay,
     Housekeeping,
     /// Only with a `memory_limit`.
     MemoryCheck,

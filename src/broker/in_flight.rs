@@ -132,8 +132,14 @@ impl Outgoing {
         }
     }
 
+    /// Keeps only the messages in flight that pass. Those that the receiver has already got, and that wait for its PUBCOMP, always do.
+    pub(super) fn retain_in_flight(&mut self, keep: &dyn Fn(&Delivery) -> bool) {
+        self.in_flight.retain(|entry| entry.awaiting == Awaiting::Pubcomp || keep(&entry.delivery));
+        self.in_flight_bytes = self.in_flight.iter().map(|entry| entry.delivery.message.bytes()).sum();
+    }
+
     /// Keeps only the queued messages that pass.
-    pub(super) fn retain_queue(&mut self, mut keep: impl FnMut(&Delivery) -> bool) {
+    pub(super) fn retain_queue(&mut self, keep: &dyn Fn(&Delivery) -> bool) {
         self.queue.retain(|delivery| keep(delivery));
         self.queue_qos0.retain(|delivery| keep(delivery));
         self.queued_bytes = self.queue.iter().chain(&self.queue_qos0).map(|delivery| delivery.message.bytes()).sum();

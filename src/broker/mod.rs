@@ -23,6 +23,7 @@ mod will;
 
 pub use interface::*;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use connection::{Connection, Slots, State};
@@ -49,6 +50,9 @@ const CONNECT_TIMEOUT_MS: u64 = 10_000;
 /// What a session costs besides its messages, roughly, in bytes.
 const SESSION_BYTES: u64 = 1024;
 
+/// What a subscription costs, roughly, in bytes.
+const SUBSCRIPTION_BYTES: u64 = 512;
+
 /// Seconds between looks at expired retained messages.
 const HOUSEKEEPING_SECS: u64 = 60;
 
@@ -71,6 +75,8 @@ pub struct Broker {
     retained: Retained,
     deadlines: Deadlines,
     awaited_subacks: HashMap<u64, AwaitedSuback>,
+    /// Sessions that wait for retained messages, in turn.
+    replaying: VecDeque<u32>,
     next_token: u64,
     share_turn: usize,
     counters: Counters,
@@ -99,6 +105,7 @@ impl Broker {
             retained: Retained::default(),
             deadlines: Deadlines::default(),
             awaited_subacks: HashMap::new(),
+            replaying: VecDeque::new(),
             next_token: 0,
             share_turn: 0,
             counters: Counters::default(),
@@ -187,6 +194,7 @@ impl Broker {
                     }
                 }
                 Timer::SysTopics => self.sys_topics_due(now, out),
+                Timer::Replay => self.replay_some(now, out),
                 Timer::MemoryCheck => self.check_memory(now, out),
                 Timer::Housekeeping => {
                     self.retained.remove_expired(now);
@@ -203,8 +211,10 @@ impl Broker {
         let next_secs = if self.settings.conf.limits.memory_bytes.is_some() { 1 } else { HOUSEKEEPING_SECS };
         self.deadlines.set(now.plus_secs(next_secs), Timer::MemoryCheck);
         let Some(most) = self.settings.conf.limits.memory_bytes else { return };
-        let waiting = |session: &Session| session.outgoing.queued_bytes + session.outgoing.in_flight_bytes;
-        let sessions: u64 = self.sessions.iter().map(|(_, session)| waiting(session) + SESSION_BYTES).sum();
+        let unreleased = |session: &Session| session.incoming.values().map(|message| message.bytes()).sum::<u64>();
+        let waiting = |session: &Session| session.outgoing.queued_bytes + session.outgoing.in_flight_bytes + unreleased(session);
+        let held = |session: &Session| session.subscriptions.len() as u64 * SUBSCRIPTION_BYTES;
+        let sessions: u64 = self.sessions.iter().map(|(_, session)| waiting(session) + held(session) + SESSION_BYTES).sum();
         self.memory_full = sessions + self.retained.bytes() > most;
         if self.memory_full != was_full {
             out.note(if self.memory_full { Notice::MemoryFull { most } } else { Notice::MemoryFree {} });

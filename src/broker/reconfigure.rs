@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use super::in_flight::Outgoing;
 use super::interface::{ConnectionId, Outbox, Settings, Time};
+use super::message::Delivery;
 use super::message::Identity;
 use super::{Broker, MOSQUITTO_VERSION};
 use crate::access::Access;
@@ -49,14 +51,22 @@ impl Broker {
 
     /// Queued messages that the ACL no longer lets this client read.
     pub(super) fn drop_what_is_denied(&mut self, key: u32) {
+        self.change_outgoing(key, |outgoing, permits| outgoing.retain_queue(permits));
+    }
+
+    /// Before everything in flight is sent again, maybe to another user under the same Client Identifier.
+    pub(super) fn drop_denied_in_flight(&mut self, key: u32) {
+        self.change_outgoing(key, |outgoing, permits| outgoing.retain_in_flight(permits));
+    }
+
+    fn change_outgoing(&mut self, key: u32, change: impl FnOnce(&mut Outgoing, &dyn Fn(&Delivery) -> bool)) {
         if !self.has_acl {
             return;
         }
         let Some(identity) = self.identity_of(key) else { return };
         let Some(session) = self.sessions.get_mut(key) else { return };
         let mut outgoing = std::mem::take(&mut session.outgoing);
-        let this = &*self;
-        outgoing.retain_queue(|delivery| this.permits(&identity, &delivery.message.topic, Access::Read));
+        change(&mut outgoing, &|delivery| self.permits(&identity, &delivery.message.topic, Access::Read));
         if let Some(session) = self.sessions.get_mut(key) {
             session.outgoing = outgoing;
         }
@@ -67,7 +77,7 @@ impl Broker {
         out.note(Notice::SubscriptionTree { version: MOSQUITTO_VERSION });
         let name = |key: u32| self.sessions.get(key).map(|session| Arc::clone(&session.identity));
         self.local.for_each(|filter, stand| {
-            let groups = stand.groups.iter().flat_map(|group| group.members.iter().map(|member| (Some(&*group.name), member)));
+            let groups = stand.groups.values().flat_map(|group| group.members.iter().map(|member| (Some(&*group.name), member)));
             for (share_name, subscriber) in stand.subscribers.iter().map(|subscriber| (None, subscriber)).chain(groups) {
                 let Some(identity) = name(subscriber.session) else { continue };
                 let share = share_name.map(|name| format!("$share/{name}/")).unwrap_or_default();

@@ -72,23 +72,30 @@ impl Retained {
         self.bytes
     }
 
-    /// Those that match `filter` and have not expired at `now`.
-    pub(super) fn matching<'a>(&'a self, filter: &'a str, now: Time) -> impl Iterator<Item = &'a Arc<Message>> {
-        let wildcard = filter.find(['+', '#']);
-        // Everything before the first wildcard is a prefix of each matching topic; `a/#` also matches `a`.
-        let prefix = match wildcard {
-            None => filter,
-            Some(at) => filter.get(..at).unwrap_or_default(),
+    /// Those that match `filter` and have not expired at `now`; `looks` counts how many had to be looked at.
+    pub(super) fn matching(&self, filter: &str, now: Time, looks: &mut usize) -> Vec<Arc<Message>> {
+        let Some(wildcard) = filter.find(['+', '#']) else {
+            *looks += 1;
+            return self
+                .messages
+                .get(filter)
+                .map(|entry| &entry.0)
+                .filter(|message| !message.is_expired(now))
+                .cloned()
+                .into_iter()
+                .collect();
         };
+        // Everything before the first wildcard is a prefix of each matching topic; `a/#` also matches `a`.
+        let prefix = filter.get(..wildcard).unwrap_or_default();
         let start = prefix.strip_suffix('/').unwrap_or(prefix);
         self.messages
             .range::<str, _>((Bound::Included(start), Bound::Unbounded))
             .map(|entry| &entry.0)
-            .take_while(move |message| message.topic.starts_with(start))
-            .filter(move |message| {
-                (if wildcard.is_none() { *message.topic == *filter } else { topic_filter::matches(filter, &message.topic) })
-                    && !message.is_expired(now)
-            })
+            .take_while(|message| message.topic.starts_with(start))
+            .inspect(|_| *looks += 1)
+            .filter(|message| topic_filter::matches(filter, &message.topic) && !message.is_expired(now))
+            .cloned()
+            .collect()
     }
 
     pub(super) fn remove_expired(&mut self, now: Time) {

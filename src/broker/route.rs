@@ -22,6 +22,11 @@ pub(super) struct Scratch {
     stack: Vec<(u32, u32)>,
 }
 
+/// Bytes that one routing lays out before those who come later wait until their sockets have taken something.
+const OUTBOX_BYTES_MAX: usize = 8 << 20;
+/// Bytes of one message that one session gets at once through several subscriptions.
+const BURST_BYTES_MAX: usize = 256 << 10;
+
 impl Broker {
     /// The ACL's word on publishing; `$SYS` and `$share` are the broker's own.
     pub(super) fn may_publish(&self, identity: &Identity, topic: &str) -> bool {
@@ -57,9 +62,7 @@ impl Broker {
         }
         let matched = !scratch.matched.is_empty() || !scratch.remote.is_empty();
         self.merge_for_v3(&mut scratch.matched);
-        for subscriber in &scratch.matched {
-            self.deliver(publication, *subscriber, from, now, out);
-        }
+        self.deliver_all(publication, &scratch.matched, from, now, out);
         self.scratch = scratch;
         matched
     }
@@ -83,7 +86,7 @@ impl Broker {
         shares.clear();
         self.local.visit_matches(topic, stack, |stand| {
             matched.extend_from_slice(&stand.subscribers);
-            for group in &mut stand.groups {
+            for group in stand.groups.values_mut() {
                 if several {
                     shares.push((Interest { share_name: Some(group.name.clone()), filter: group.filter.clone() }, Vec::new()));
                 } else {
@@ -134,7 +137,7 @@ impl Broker {
     fn take_turn(&mut self, interest: &Interest) -> Option<Subscriber> {
         let sessions = &self.sessions;
         let chosen = self.local.change(&interest.filter, |stand| {
-            let group = stand.groups.iter_mut().find(|group| Some(&group.name) == interest.share_name.as_ref())?;
+            let group = stand.groups.get_mut(interest.share_name.as_ref()?)?;
             next_member(group, |session| sessions.get(session).is_some_and(|session| session.wire.is_some()))
         });
         chosen.flatten()
@@ -152,19 +155,20 @@ impl Broker {
         }
         self.merge_for_v3(&mut scratch.matched);
         let mut publication = Publication::of(message);
-        for subscriber in &scratch.matched {
-            self.deliver(&mut publication, *subscriber, None, now, out);
-        }
+        self.deliver_all(&mut publication, &scratch.matched, None, now, out);
         self.scratch = scratch;
     }
 
     /// Overlapping subscriptions of one client: version 5 gets a message for each, as mosquitto does; version 3 gets one, with the
     /// highest QoS `[MQTT-3.3.5-1]`, unless `allow_duplicate_messages`.
     fn merge_for_v3(&self, matched: &mut Vec<Subscriber>) {
-        if matched.len() < 2 || self.settings.conf.allow_duplicate_messages {
+        if matched.len() < 2 {
             return;
         }
         matched.sort_by_key(|subscriber| subscriber.session);
+        if self.settings.conf.allow_duplicate_messages {
+            return;
+        }
         matched.dedup_by(|later, kept| {
             let same = later.session == kept.session
                 && self.sessions.get(kept.session).is_some_and(|session| session.version != ProtocolVersion::V5);
@@ -173,6 +177,22 @@ impl Broker {
             }
             same
         });
+    }
+
+    /// `matched` has the subscriptions of one session side by side. Thousands of them may match; what goes beyond a burst waits in the
+    /// session's queue, which has limits, and not in the outbox.
+    fn deliver_all(&mut self, publication: &mut Publication<'_>, matched: &[Subscriber], from: Option<u32>, now: Time, out: &mut Outbox) {
+        let mut size = 0;
+        let mut copies = (None, 0_usize);
+        for subscriber in matched {
+            copies = (Some(subscriber.session), if copies.0 == Some(subscriber.session) { copies.1 + 1 } else { 0 });
+            if copies.1.saturating_mul(size) > BURST_BYTES_MAX || out.arena.len() > OUTBOX_BYTES_MAX {
+                self.wait_for_drain(subscriber.session, out);
+            }
+            let before = out.arena.len();
+            self.deliver(publication, *subscriber, from, now, out);
+            size = size.max(out.arena.len() - before);
+        }
     }
 
     fn deliver(&mut self, publication: &mut Publication<'_>, to: Subscriber, from: Option<u32>, now: Time, out: &mut Outbox) {
@@ -205,7 +225,10 @@ impl Broker {
         let terms = Terms { limits: &conf.limits, queue_qos0: conf.queue_qos0_messages, extra };
         let before = out.effects.len();
         let durable = self.persists && session.is_durable() && qos != Qos::AtMostOnce;
-        let outcome = if let Some(mount_point) = session.mount_point.as_deref() {
+        let would_wait = session.wire.as_ref().is_none_or(|wire| wire.congested);
+        let outcome = if self.memory_full && qos == Qos::AtMostOnce && would_wait {
+            Offer::Dropped
+        } else if let Some(mount_point) = session.mount_point.as_deref() {
             let Some(topic) = publication.topic.strip_prefix(mount_point) else { return };
             let mut unmounted = Publication::new(topic, publication.payload, publication.properties);
             unmounted.qos = publication.qos;

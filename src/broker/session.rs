@@ -1,6 +1,6 @@
 //! Session State (4.1) and what is offered to a session's client.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::in_flight::{Awaiting, Outgoing};
@@ -41,6 +41,8 @@ pub(super) struct Session {
     /// Set while nobody is connected and the session will end by itself.
     pub(super) expires_at: Option<Time>,
     pub(super) subscriptions: BTreeMap<Box<str>, Held>,
+    /// Filters whose retained messages the connected client still waits for.
+    pub(super) replays: VecDeque<Box<str>>,
     pub(super) outgoing: Outgoing,
     /// QoS 2 messages that wait for their PUBREL, by Packet Identifier.
     pub(super) incoming: BTreeMap<u16, Arc<Message>>,

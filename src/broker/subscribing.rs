@@ -1,8 +1,9 @@
 //! Subscriptions in the tree, what other shards must know of them, and the SUBACK that waits until they do.
 
-use std::sync::Arc;
+use std::collections::{HashSet, VecDeque};
 
 use super::Broker;
+use super::deadlines::Timer;
 use super::interface::{ConnectionId, Effect, Outbox, ShardId, ShardMessage, Time};
 use super::message::{Message, Publication};
 use super::reply;
@@ -16,7 +17,6 @@ use crate::mqtt::{Packet, PacketId, ProtocolVersion, ReasonCode, Suback, topic_f
 #[derive(Debug)]
 pub(super) struct Replay {
     pub(super) filter: Box<str>,
-    pub(super) held: Held,
 }
 
 /// A SUBSCRIBE whose subscriptions stand, but which is not answered yet.
@@ -111,29 +111,73 @@ impl Broker {
     fn answer(&mut self, key: u32, requested: &Requested, now: Time, out: &mut Outbox) {
         let suback = Suback { packet_id: requested.packet_id, properties: Vec::new(), reasons: requested.reasons.clone() };
         reply::packet(requested.connection, requested.version, &Packet::Suback(suback), out);
-        for replay in &requested.replays {
-            self.replay(key, replay, now, out);
+        if requested.replays.is_empty() {
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        session.replays.extend(requested.replays.iter().map(|replay| replay.filter.clone()));
+        if session.replays.len() > 2 * session.subscriptions.len() + REPLAYS_SPARE {
+            // The same filters again and again.
+            let mut seen = HashSet::new();
+            session.replays.retain(|filter| seen.insert(filter.clone()));
+        }
+        let others_wait = !self.replaying.is_empty();
+        if !self.replaying.contains(&key) {
+            self.replaying.push_back(key);
+        }
+        if !others_wait {
+            self.replay_some(now, out);
         }
     }
 
+    /// Sends retained messages for new subscriptions. Thousands of filters times thousands of retained messages are many seconds of
+    /// work: some is done now, and the rest after others had their turn.
+    pub(super) fn replay_some(&mut self, now: Time, out: &mut Outbox) {
+        let mut looks = 0;
+        while let Some(key) = self.replaying.pop_front() {
+            while let Some((filter, held)) = self.next_replay(key) {
+                if let Some(held) = held {
+                    self.replay(key, &filter, held, &mut looks, now, out);
+                }
+                looks += 1;
+                if looks > LOOKS_MAX {
+                    self.replaying.push_back(key);
+                    self.deadlines.set(Time(now.0 + 1), Timer::Replay);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The next filter whose retained messages a session waits for, and its Subscription unless that has ended meanwhile.
+    fn next_replay(&mut self, key: u32) -> Option<(Box<str>, Option<Held>)> {
+        let session = self.sessions.get_mut(key)?;
+        let Some(filter) = session.replays.pop_front() else {
+            session.replays = VecDeque::new();
+            return None;
+        };
+        let held = session.subscriptions.get(&filter).copied();
+        Some((filter, held))
+    }
+
     /// Sends the retained messages that match, with RETAIN set `[MQTT-3.3.1-8]`.
-    fn replay(&mut self, key: u32, replay: &Replay, now: Time, out: &mut Outbox) {
-        let to = Subscriber { session: key, options: replay.held.options, identifier: replay.held.identifier };
-        let messages: Vec<Arc<Message>> = self.retained.matching(&replay.filter, now).cloned().collect();
+    fn replay(&mut self, key: u32, filter: &str, held: Held, looks: &mut usize, now: Time, out: &mut Outbox) {
+        let to = Subscriber { session: key, options: held.options, identifier: held.identifier };
+        let messages = self.retained.matching(filter, now, looks);
         let extra = self.retained.len();
-        for (count, message) in messages.iter().enumerate() {
+        for message in &messages {
             if !self.source_may_still(message) {
                 continue;
             }
             self.offer(&mut Publication::of(message), to, true, extra, now, out);
             // The rest waits in the queue until the socket has taken what was sent.
-            if count % 64 == 63 && out.arena.len() > REPLAY_BYTES_MAX {
+            if out.arena.len() > REPLAY_BYTES_MAX {
                 self.wait_for_drain(key, out);
             }
         }
     }
 
-    fn wait_for_drain(&mut self, key: u32, out: &mut Outbox) {
+    pub(super) fn wait_for_drain(&mut self, key: u32, out: &mut Outbox) {
         if let Some(wire) = self.sessions.get_mut(key).and_then(|session| session.wire.as_mut())
             && !wire.congested
         {
@@ -177,6 +221,12 @@ impl Broker {
         }
     }
 }
+
+/// Retained messages that are compared with filters before others have their turn.
+const LOOKS_MAX: usize = 50_000;
+
+/// Filters that may wait twice for their retained messages.
+const REPLAYS_SPARE: usize = 1024;
 
 /// Bytes of retained messages that one SUBSCRIBE lays out at once.
 const REPLAY_BYTES_MAX: usize = 256 << 10;

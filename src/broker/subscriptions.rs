@@ -1,5 +1,7 @@
 //! Which Topic Filters match a Topic Name: a tree of levels. What stands at a node is the caller's.
 
+use std::collections::BTreeMap;
+
 use hashbrown::HashMap;
 
 use crate::mqtt::SubscriptionOptions;
@@ -196,7 +198,7 @@ pub(super) struct ShareGroup {
 #[derive(Debug, Default)]
 pub(super) struct LocalStand {
     pub(super) subscribers: Vec<Subscriber>,
-    pub(super) groups: Vec<ShareGroup>,
+    pub(super) groups: BTreeMap<Box<str>, ShareGroup>,
 }
 
 impl Stand for LocalStand {
@@ -209,11 +211,8 @@ impl LocalStand {
     /// The list that a Subscription of this share name (or none) belongs to.
     fn list(&mut self, share_name: Option<&str>, filter: &str) -> &mut Vec<Subscriber> {
         let Some(name) = share_name else { return &mut self.subscribers };
-        let at = self.groups.iter().position(|group| &*group.name == name).unwrap_or_else(|| {
-            self.groups.push(ShareGroup { name: name.into(), filter: filter.into(), members: Vec::new(), turn: 0 });
-            self.groups.len() - 1
-        });
-        &mut self.groups[at].members
+        let new = || ShareGroup { name: name.into(), filter: filter.into(), members: Vec::new(), turn: 0 };
+        &mut self.groups.entry(name.into()).or_insert_with(new).members
     }
 
     /// Adds or replaces; true when it is new.
@@ -233,7 +232,11 @@ impl LocalStand {
         let before = list.len();
         list.retain(|known| known.session != session);
         let removed = list.len() < before;
-        self.groups.retain(|group| !group.members.is_empty());
+        if list.is_empty()
+            && let Some(name) = share_name
+        {
+            self.groups.remove(name);
+        }
         removed
     }
 
@@ -241,7 +244,7 @@ impl LocalStand {
     pub(super) fn wants(&self, share_name: Option<&str>) -> bool {
         match share_name {
             None => !self.subscribers.is_empty(),
-            Some(name) => self.groups.iter().any(|group| &*group.name == name),
+            Some(name) => self.groups.contains_key(name),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::Interest;
@@ -17,6 +18,12 @@ use crate::mqtt::{Packet, ProtocolVersion};
 /// Bytes that a peer may make us hold before it has sent a CONNECT.
 const CONNECT_BYTES_MAX: u32 = 64 << 10;
 
+/// A connection's packets are handled for this long before others have their turn: some packets are a lot of work (a PUBLISH for
+/// thousands of subscriptions), and while they last nobody is heard, not even the watchdog.
+const TURN_MAX: Duration = Duration::from_millis(20);
+/// Packets between two looks at the clock.
+const CLOCK_EVERY: u32 = 16;
+
 /// What was read and is not a whole packet yet.
 struct Incoming {
     tail: Vec<u8>,
@@ -25,6 +32,8 @@ struct Incoming {
     /// Of the Network Connection; nothing depends on it before CONNECT.
     version: ProtocolVersion,
     connected: bool,
+    /// Its packets took so long that others have their turn before the rest of `tail`.
+    interrupted: bool,
 }
 
 /// What the task does next.
@@ -33,6 +42,8 @@ enum Next {
     Read,
     /// There is more to read, but others have their turn first.
     Again,
+    /// There are whole packets left, but others have their turn first.
+    Rest,
     /// Wait until its own socket takes bytes: it is not read from while so much waits for it.
     Held,
     /// Wait for its password to be checked.
@@ -41,7 +52,7 @@ enum Next {
 }
 
 pub(super) async fn serve(shard: Shard, id: ConnectionId, socket: Rc<Socket>) {
-    let mut incoming = Incoming { tail: Vec::new(), needed: 0, version: ProtocolVersion::V5, connected: false };
+    let mut incoming = Incoming { tail: Vec::new(), needed: 0, version: ProtocolVersion::V5, connected: false, interrupted: false };
     let mut next = Next::Read;
     loop {
         let turn = match next {
@@ -54,12 +65,16 @@ pub(super) async fn serve(shard: Shard, id: ConnectionId, socket: Rc<Socket>) {
                 tokio::task::yield_now().await;
                 shard.turn(|driver| driver.read(id, &socket, &mut incoming))
             }
+            Next::Rest => {
+                tokio::task::yield_now().await;
+                shard.turn(|driver| driver.resume(id, &mut incoming))
+            }
             Next::Held => {
                 let Ok(ready) = socket.writable().await else { return };
                 drop(ready);
                 shard.turn(|driver| {
                     driver.flush(id);
-                    driver.after(id)
+                    driver.after(id, &incoming)
                 })
             }
             Next::Paused(checked) => {
@@ -119,7 +134,7 @@ impl Driver {
             incoming.tail = Vec::new();
             let used = self.packets(id, &scratch[..held + count], incoming);
             incoming.tail.extend_from_slice(&scratch[used..held + count]);
-            self.after(id)
+            self.after(id, incoming)
         } else {
             incoming.tail.extend_from_slice(&scratch[..count]);
             if incoming.tail.len() < incoming.needed { Next::Read } else { self.resume(id, incoming) }
@@ -136,14 +151,15 @@ impl Driver {
             bytes.shrink_to(2 * bytes.len());
             incoming.tail = bytes;
         }
-        self.after(id)
+        self.after(id, incoming)
     }
 
-    fn after(&mut self, id: ConnectionId) -> Next {
+    fn after(&mut self, id: ConnectionId, incoming: &Incoming) -> Next {
         let Some(connection) = self.connections.get_mut(id) else { return Next::End };
         match &connection.authenticating {
             Some(waiting) => Next::Paused(Rc::clone(waiting)),
             None if connection.outgoing.len() > HOLD_BYTES => Next::Held,
+            None if incoming.interrupted => Next::Rest,
             None => Next::Read,
         }
     }
@@ -151,8 +167,16 @@ impl Driver {
     /// Gives the machine every whole packet; returns how many bytes are done with.
     fn packets(&mut self, id: ConnectionId, bytes: &[u8], incoming: &mut Incoming) -> usize {
         let limit = self.settings.conf.limits.packet_size.unwrap_or(u32::MAX);
+        let began = Instant::now();
         let mut used = 0;
+        let mut count = 0_u32;
+        incoming.interrupted = false;
         while used < bytes.len() {
+            if count % CLOCK_EVERY == CLOCK_EVERY - 1 && began.elapsed() > TURN_MAX {
+                incoming.interrupted = true;
+                return used;
+            }
+            count += 1;
             // What a closed connection still sends goes nowhere.
             let Some(connection) = self.connections.get_mut(id).filter(|connection| !connection.closing) else { return bytes.len() };
             if connection.authenticating.is_some() {

@@ -128,7 +128,10 @@ impl Driver {
                 let count = self.store.commit();
                 self.broker.handle(self.now, Input::Stored { count }, &mut self.outbox);
             }
-            for answer in std::mem::take(&mut self.answers) {
+            let mut answers = std::mem::take(&mut self.answers).into_iter();
+            while self.outbox.arena.len() < PERFORM_AT_BYTES
+                && let Some(answer) = answers.next()
+            {
                 let input = match answer {
                     Answer::Congested(connection) => Input::Congested { connection },
                     Answer::Drained(connection) => Input::Drained { connection },
@@ -137,6 +140,7 @@ impl Driver {
                 };
                 self.broker.handle(self.now, input, &mut self.outbox);
             }
+            self.answers = answers.collect();
             for (letter, line) in self.log_lines.take() {
                 let before = self.outbox.effects.len();
                 self.broker.handle(self.now, Input::Log { letter, line: &line }, &mut self.outbox);
@@ -261,6 +265,9 @@ impl Driver {
     /// The peer or the socket ended it.
     pub(super) fn lost(&mut self, id: ConnectionId, error: Option<String>) {
         let Some(connection) = self.connections.remove(id) else { return };
+        if let Some(waiting) = connection.authenticating.as_ref() {
+            waiting.notify_one();
+        }
         let _ = shutdown(&connection.socket, Shutdown::Both);
         if !connection.closing {
             self.answers.push(Answer::Closed(id, error));

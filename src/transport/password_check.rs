@@ -24,7 +24,11 @@ impl Driver {
         let Some(connection) = self.connections.get_mut(id).filter(|connection| !connection.closing) else { return };
         connection.authenticating.get_or_insert_with(|| Rc::new(Notify::new()));
         let passwords = self.settings.security.get(security).and_then(|tables| tables.passwords.clone());
-        let Some(passwords) = passwords else { return self.authenticated(id, true) };
+        let Some(passwords) = passwords else {
+            // A reload took the password file away since the CONNECT: what holds without one holds now.
+            let permitted = self.settings.conf.security.get(security).is_some_and(|conf| conf.allow_anonymous);
+            return self.authenticated(id, permitted);
+        };
         let fingerprint = self.logins.fingerprint(security, &username, &password);
         if self.logins.is_verified(&fingerprint) {
             return self.authenticated(id, true);

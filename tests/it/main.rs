@@ -5,6 +5,7 @@
 mod support;
 
 mod access;
+mod attacks;
 mod broker;
 mod clients;
 mod compose_examples;

@@ -1,5 +1,6 @@
 //! CONNECT (3.1): may this client come in, and what does it find.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::super::connection::{Connection, State};
@@ -244,6 +245,7 @@ impl Broker {
         self.send_connack(id, connect, session_present, out);
         self.persist_session(key, out);
         self.drop_what_is_denied(key);
+        self.drop_denied_in_flight(key);
         if let Some(session) = self.sessions.get_mut(key) {
             session.resend(now, out);
         }
@@ -308,6 +310,7 @@ impl Broker {
             expiry_secs: asked.session_expiry_secs,
             expires_at: None,
             subscriptions,
+            replays: VecDeque::new(),
             outgoing,
             incoming,
             will,

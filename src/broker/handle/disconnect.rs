@@ -117,6 +117,7 @@ impl Broker {
         let Some(key) = key else { return };
         session.wire = None;
         session.outgoing.disconnected();
+        session.replays.clear();
         let delay = session.will.as_ref().map(|will| will.delay_secs);
         if session.expiry_secs == 0 {
             self.publish_will(key, now, out);

@@ -50,7 +50,9 @@ impl Broker {
         options.qos = options.qos.min(session.max_qos);
         let filter = mounted(&request.filter, session.mount_point.as_deref());
         let held = Held { options, identifier };
-        if session.subscriptions.len() >= SUBSCRIPTIONS_MAX && !session.subscriptions.contains_key(&*filter) {
+        if (self.memory_full && !session.identity.trusted || session.subscriptions.len() >= SUBSCRIPTIONS_MAX)
+            && !session.subscriptions.contains_key(&*filter)
+        {
             return ReasonCode::QuotaExceeded;
         }
         let is_new = session.subscriptions.insert(filter.clone(), held).is_none();
@@ -66,7 +68,7 @@ impl Broker {
             RetainHandling::DoNotSend => false,
         };
         if wants_retained && !filter.starts_with("$share/") {
-            requested.replays.push(Replay { filter, held }); // a Shared Subscription gets none (4.8.2)
+            requested.replays.push(Replay { filter }); // a Shared Subscription gets none (4.8.2)
         }
         match options.qos {
             crate::mqtt::Qos::AtMostOnce => ReasonCode::Success,
