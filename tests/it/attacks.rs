@@ -60,7 +60,7 @@ fn publish(version: u8, topic: &str, payload: &[u8], retain: bool) -> Vec<u8> {
 impl Raw {
     fn open(broker: &Broker, first: &[u8]) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", broker.port)).expect("the broker listens");
-        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a limit");
+        stream.set_read_timeout(Some(Duration::from_mins(1))).expect("a limit");
         let mut raw = Self(stream);
         raw.write(first);
         raw
