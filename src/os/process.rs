@@ -1,5 +1,6 @@
 //! Other processes: signalling them, finding those that are left, knowing who is at the other end of a socket.
 
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -11,6 +12,12 @@ pub fn is_pid_1() -> bool {
 
 pub fn uid() -> u32 {
     nix::unistd::geteuid().as_raw()
+}
+
+/// The name that `ps` and `top` show for this process; the kernel took the link's, "exe", where `/proc/self/exe` was started.
+pub fn take_name(name: &CStr) {
+    // Only for show.
+    let _ = nix::sys::prctl::set_name(name);
 }
 
 /// Orphans below us come to us instead of to the real PID 1, so that nobody but us has to reap them.
@@ -124,7 +131,7 @@ pub fn close_inherited_on_exec() {
 }
 
 /// Restores the caller's signal mask and runs another program in this process. Only returns when that fails.
-pub fn replace(program: &std::ffi::CStr, argv: &[std::ffi::CString]) -> io::Error {
+pub fn replace(program: &CStr, argv: &[CString]) -> io::Error {
     let candidates = super::spawn::candidates(program);
     let pointers: Vec<_> = argv.iter().map(|arg| arg.as_ptr()).chain([std::ptr::null()]).collect();
     let mask = super::signals::inherited();

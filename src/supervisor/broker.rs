@@ -313,9 +313,14 @@ impl Service for Broker {
 
     fn prepare(&mut self) -> Result<(), ExitCode> {
         let loaded = self.load().map_err(|refusal| {
-            for line in &refusal.lines {
-                self.say(LogType::Error, line);
+            for (log_type, line) in &refusal.log_lines {
+                self.say(*log_type, line);
             }
+            let code = refusal.code.code();
+            self.say(
+                LogType::Error,
+                &format!("Error: the broker was not started (exit code {code}). Correct the above, then start again."),
+            );
             refusal.code
         })?;
         self.adopt(&loaded.conf);

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use super::arguments::Arguments;
 use crate::access;
 use crate::conf::Conf;
-use crate::conf::diagnostic::Diagnostic;
+use crate::conf::diagnostic::{Diagnostic, Severity};
 use crate::conf::files::{ReadFiles, Recorder};
 use crate::exit_code::ExitCode;
+use crate::logging::LogType;
 use crate::os;
 use crate::os::spawn::Identity;
 
@@ -19,20 +20,28 @@ pub(super) struct Loaded {
     pub(super) archive: File,
 }
 
-/// Why nothing was loaded: lines to print, and mosquitto's exit code for it.
+/// Why nothing was loaded, and mosquitto's exit code for it.
 pub(super) struct Refusal {
-    pub(super) lines: Vec<String>,
+    /// As mosquitto logs them.
+    pub(super) log_lines: Vec<(LogType, String)>,
+    reasons: Vec<String>,
     pub(super) code: ExitCode,
 }
 
 impl Refusal {
     fn new(diagnostics: &[Diagnostic], code: ExitCode) -> Self {
-        Self { lines: diagnostics.iter().map(ToString::to_string).collect(), code }
+        // What is only doubtful is no reason.
+        let errors = diagnostics.iter().filter(|found| found.severity == Severity::Error);
+        Self {
+            log_lines: diagnostics.iter().flat_map(Diagnostic::log_lines).collect(),
+            reasons: errors.map(ToString::to_string).collect(),
+            code,
+        }
     }
 
     /// For a verdict, which is one line.
     pub(super) fn one_line(&self) -> String {
-        self.lines.join(" | ")
+        self.reasons.join(" | ")
     }
 }
 
@@ -42,9 +51,9 @@ pub(super) fn load(files: &dyn ReadFiles, arguments: &Arguments) -> Result<Loade
     let conf = read_conf(&recorder, arguments)?;
     read_security(&recorder, &conf)?;
     let bytes = recorder.into_generation().to_bytes();
-    let archive = os::fd_passing::sealed(c"darner-generation", &bytes).map_err(|error| Refusal {
-        lines: vec![format!("Error: the configuration cannot be handed to the broker: {error}.")],
-        code: ExitCode::Internal,
+    let archive = os::fd_passing::sealed(c"darner-generation", &bytes).map_err(|error| {
+        let reason = format!("Error: the configuration cannot be handed to the broker: {error}.");
+        Refusal { log_lines: vec![(LogType::Error, reason.clone())], reasons: vec![reason], code: ExitCode::Internal }
     })?;
     Ok(Loaded { conf, archive })
 }

@@ -12,7 +12,7 @@ pub(super) fn text(broker: &Broker, state: &State<'_>) -> String {
     let who = facts.identity.map_or("unchanged".to_owned(), |identity| format!("{}:{}", identity.uid, identity.gid));
     let rows = [
         ("phase", machine.phase().name().to_owned()),
-        ("broker", format!("pid {pid}, user {who}, {}", if facts.status.is_empty() { "no status" } else { facts.status })),
+        ("broker", format!("pid {pid}, user {who}{}{}", if facts.status.is_empty() { "" } else { ", " }, facts.status)),
         ("ready", ready),
         ("uptime", duration(state.now)),
         ("restarts", machine.restarts().to_string()),

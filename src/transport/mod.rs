@@ -117,6 +117,9 @@ fn start(options: &Options) -> Result<ExitCode, Failure> {
         process::daemon()?;
     }
     process::raise_open_files();
+    if control.is_some() {
+        crate::os::process::take_name(c"mosquitto");
+    }
     let notify = Notify::from_environment();
     let (bound, result) = listeners::open(&settings.conf, Inherited::all());
     let dropped = process::drop_privileges(&settings.conf, control.is_some())?;

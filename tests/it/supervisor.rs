@@ -208,12 +208,13 @@ fn a_reload_is_all_or_nothing_and_says_which() {
     assert!(code == 0 && out.contains("Reload done"), "{code} {out} {}", supervised.log());
     assert_eq!(connect(supervised.port, false), Some(5), "anonymous clients are refused now");
 
-    supervised.write_conf("listener {port} 127.0.0.1\nallow_anonymous true\nallow_anonymus true\npassword_fil x\n");
+    supervised.write_conf("listener {port} 127.0.0.1\nallow_anonymous true\nallow_anonymus true\npassword_fil x\npersistence true\n");
     let (code, _, error) = supervised.ask("reload");
     assert_eq!(code, 1);
     for part in ["Reload refused", "mosquitto.conf:3", "mosquitto.conf:4"] {
         assert!(error.contains(part), "{part} in {error}");
     }
+    assert!(!error.contains("persistence"), "a warning is no reason: {error}");
     assert_eq!(connect(supervised.port, false), Some(5), "the old configuration stays");
     let (_, status, _) = supervised.ask("status");
     assert!(status.contains("Reload refused"), "{status}");
@@ -221,6 +222,28 @@ fn a_reload_is_all_or_nothing_and_says_which() {
     supervised.crash();
     wait_until("an answer", || answers(supervised.port));
     assert_eq!(connect(supervised.port, false), Some(5));
+}
+
+#[test]
+fn an_unusable_configuration_is_told_as_mosquitto_tells_it() {
+    let mut supervised = Supervised::begin("listener {port} 127.0.0.1\npersistence true\nlistner 1\n", |_| {});
+    assert_eq!(supervised.child.wait().expect("its end").code(), Some(3));
+    let log = supervised.log();
+    for part in [
+        ": Error: Unknown configuration variable \"listner\". ",
+        "mosquitto.conf:3.\n",
+        ": Warning: persistence",
+        "not started (exit code 3)",
+    ] {
+        assert!(log.contains(part), "{part} in {log}");
+    }
+}
+
+#[test]
+fn the_broker_goes_by_mosquittos_name() {
+    let supervised = Supervised::start(OPEN);
+    let broker = supervised.broker().expect("a broker");
+    assert_eq!(std::fs::read_to_string(format!("/proc/{broker}/comm")).expect("its name"), "mosquitto\n");
 }
 
 #[test]
