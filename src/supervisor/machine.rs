@@ -15,6 +15,9 @@ const STEADY: Millis = 10_000;
 const DEATHS_WINDOW: Millis = 60_000;
 const DEATHS_MAX: usize = 5;
 const BACK_OFF_FIRST: Millis = 100;
+/// A child that cannot even be forked is tried again this often, this long apart.
+const SPAWN_FAILURES_MAX: u32 = 60;
+const SPAWN_RETRY: Millis = 1_000;
 const BACK_OFF_MAX: Millis = 10_000;
 /// A child may take this long until it is ready, or between two signs of life on the way there.
 const START_LIMIT: Millis = 90_000;
@@ -119,6 +122,8 @@ pub(super) struct Machine {
     pet_by: Option<Millis>,
     ready_since: Option<Millis>,
     deaths: VecDeque<Millis>,
+    /// In a row.
+    spawn_failures: u32,
     configuration_exit: Option<u8>,
     next: Next,
     stop_requests: u8,
@@ -138,6 +143,7 @@ impl Machine {
             pet_by: None,
             ready_since: None,
             deaths: VecDeque::new(),
+            spawn_failures: 0,
             configuration_exit: None,
             next: Next::Exit(0),
             stop_requests: 0,
@@ -275,6 +281,7 @@ impl Machine {
     }
 
     fn spawned(&mut self, now: Millis, out: &mut Vec<Action>) {
+        self.spawn_failures = 0;
         match self.phase {
             Phase::Starting if self.policy.readiness => self.pet_by = self.policy.watchdog.map(|_| now + START_LIMIT),
             Phase::Starting => self.became_ready(now, out),
@@ -298,7 +305,18 @@ impl Machine {
                 self.next = Next::Exit(code);
                 self.sweep(now, Scope::Everyone, out);
             }
-            Phase::Starting | Phase::Stopping => self.ended(now, Ending::Exited(code), out),
+            // No process or descriptor to be had: that passes by itself more often than a broker that dies, so it gets more time.
+            Phase::Starting => {
+                self.spawn_failures += 1;
+                let (next, scope) = if self.spawn_failures < SPAWN_FAILURES_MAX {
+                    (Next::Respawn(now + SPAWN_RETRY), Scope::Group)
+                } else {
+                    (Next::Exit(code), Scope::Everyone)
+                };
+                self.next = next;
+                self.sweep(now, scope, out);
+            }
+            Phase::Stopping => self.ended(now, Ending::Exited(code), out),
             Phase::Booting
             | Phase::Repairing
             | Phase::Preparing

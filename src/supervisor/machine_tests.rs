@@ -124,6 +124,20 @@ fn crashes_back_off_and_then_give_up_with_the_childs_code() {
 }
 
 #[test]
+fn a_broker_that_cannot_be_forked_is_tried_for_a_minute() {
+    let mut play = Play::ready(BROKER);
+    assert_eq!(play.crash(Ending::Killed(9)), Ok(0));
+    for _ in 1..60 {
+        play.event(Event::SpawnFailed(126));
+        assert_eq!(play.event(Event::Swept), []);
+        assert_eq!(play.deadline(), [Action::Spawn]);
+    }
+    assert!(play.now >= 59_000);
+    play.event(Event::SpawnFailed(126));
+    assert_eq!(play.event(Event::Swept), [Action::Exit(126)]);
+}
+
+#[test]
 fn a_steady_broker_is_restarted_at_once_for_ever() {
     let mut play = Play::ready(BROKER);
     for _ in 0..50 {
