@@ -66,6 +66,12 @@ pub(super) struct Form {
     pub(super) subscription_identifier: u32,
 }
 
+impl Form {
+    pub(super) fn of(delivery: &Delivery, v5: bool, dup: bool) -> Self {
+        Self { v5, dup, qos: delivery.qos, retain: delivery.retain, subscription_identifier: delivery.subscription_identifier }
+    }
+}
+
 /// Where an encoded PUBLISH stands in the arena.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Encoded {

@@ -130,13 +130,7 @@ impl Session {
     /// Puts a QoS 1 or 2 message in flight and sends it.
     fn launch(&mut self, publication: &mut Publication<'_>, delivery: Delivery, now: Time, out: &mut Outbox) -> Offer {
         let Some(wire) = &self.wire else { return Offer::Discarded };
-        let form = Form {
-            v5: wire.v5,
-            dup: false,
-            qos: delivery.qos,
-            retain: delivery.retain,
-            subscription_identifier: delivery.subscription_identifier,
-        };
+        let form = Form::of(&delivery, wire.v5, false);
         let encoded = publication.encode(form, now, out);
         if encoded.end - encoded.start > wire.packet_size_max {
             // Not sent, and treated as if it had been completed [MQTT-3.1.2-25].
@@ -158,13 +152,7 @@ impl Session {
             let mut publication = Publication::of(&message);
             let outcome = if delivery.qos == Qos::AtMostOnce {
                 let Some(wire) = &self.wire else { break };
-                let form = Form {
-                    v5: wire.v5,
-                    dup: false,
-                    qos: delivery.qos,
-                    retain: delivery.retain,
-                    subscription_identifier: delivery.subscription_identifier,
-                };
+                let form = Form::of(&delivery, wire.v5, false);
                 let encoded = publication.encode(form, now, out);
                 send(wire, encoded, None, out)
             } else {
@@ -191,13 +179,7 @@ impl Session {
                 continue;
             }
             let delivery = &entry.delivery;
-            let form = Form {
-                v5: wire.v5,
-                dup: true,
-                qos: delivery.qos,
-                retain: delivery.retain,
-                subscription_identifier: delivery.subscription_identifier,
-            };
+            let form = Form::of(delivery, wire.v5, true);
             let message = Arc::clone(&delivery.message);
             let encoded = Publication::of(&message).encode(form, now, out);
             send(wire, encoded, Some(entry.packet_id), out);
