@@ -12,6 +12,7 @@ use crate::conf::diagnostic::{Diagnostic, Severity};
 use crate::conf::files::Disk;
 use crate::conf::{CommandLine, Conf, manual, options};
 use crate::exit_code::ExitCode;
+use crate::tls;
 
 /// Where the image keeps its configuration, and where `darner` without an image does.
 const USUAL_PATHS: [&str; 2] = ["/mosquitto/config/mosquitto.conf", "darner-data/config/mosquitto.conf"];
@@ -35,6 +36,12 @@ fn judge(path: Option<&Path>) -> (Vec<Diagnostic>, ExitCode) {
             if verdict == ExitCode::Ok {
                 verdict = error.exit_code();
             }
+        }
+    }
+    if let Err(more) = tls::load(&Disk, &conf) {
+        found.extend(more);
+        if verdict == ExitCode::Ok {
+            verdict = ExitCode::Failure;
         }
     }
     (found, verdict)

@@ -8,6 +8,7 @@
 //! | [`mqtt`] | vocabulary and bytes of MQTT 3.1, 3.1.1 and 5 | sessions, sockets |
 //! | [`conf`] | mosquitto.conf, darner.toml and environment → one typed [`conf::Conf`]; the option table | the broker; files are read through [`conf::files::ReadFiles`] |
 //! | [`access`] | password file, ACL file: pure lookups over loaded bytes | files, sockets |
+//! | [`tls`] | certificates, keys and revocation lists → what a handshake is done with | sockets; files are read through [`conf::files::ReadFiles`] |
 //! | [`check`] | a configuration and the files it names, judged without running them | the broker |
 //! | [`broker`] | the machine: sessions, routing, retained, wills, `$SYS`; one instance is one shard | clock, sockets, files, tokio, randomness |
 //! | [`store`] | the seam where records of durable state leave the machine | the broker's rules |
@@ -20,7 +21,7 @@
 //! | [`os`] | the only `unsafe` and libc | everything else |
 //!
 //! Arrows (tests/it/house.rs checks them): cli → supervisor, transport, client, health, passwd, repair → check, store → broker → access
-//! → conf → mqtt; `os` serves every room except broker, access, conf and mqtt; `notice`, `logging` and `exit_code` are plain.
+//! → conf → mqtt; tls stands beside access; `os` serves every room except broker, access, tls, conf and mqtt; `notice`, `logging` and `exit_code` are plain.
 
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)] // .clippy.toml: no clock, files or sockets in here
 pub mod access;
@@ -42,4 +43,5 @@ pub mod passwd;
 pub mod repair;
 pub mod store;
 pub mod supervisor;
+pub mod tls;
 pub mod transport;

@@ -33,6 +33,8 @@ notices! {
     Reloading {} Information "Reloading config.";
     OpeningListener { family: &'static str, port: u16 } Information "Opening {family} listen socket on port {port}.";
     OpeningUnixListener { path: String } Information "Opening unix listen socket on path {path}.";
+    /// `reason`: "received fatal alert: UnknownCA", "it took longer than 10 seconds" …
+    HandshakeFailed { peer: String, reason: String } Notice "Client connection from {peer} failed: TLS handshake: {reason}.";
     LocalOnly {} Warning "Starting in local only mode. Connections will only be possible from clients running on this machine.";
     LocalOnlyHelp {} Warning "Create a configuration file which defines a listener to allow remote access.";
     LocalOnlyMore {} Warning "For more details see https://mosquitto.org/documentation/authentication-methods/";

@@ -25,6 +25,8 @@ pub(super) struct Connection {
     pub(super) id: ConnectionId,
     pub(super) origin: Origin,
     pub(super) peer: Box<str>,
+    /// From its certificate.
+    pub(super) certificate_user: Option<Box<str>>,
     pub(super) state: State,
     pub(super) version: ProtocolVersion,
     pub(super) last_packet: Time,

@@ -67,6 +67,8 @@ pub enum Input<'a> {
         origin: Origin,
         /// As logged: `127.0.0.1:40872`, or the path of a unix socket.
         peer: String,
+        /// The name in the client's verified certificate, where the listener takes it for the user name.
+        certificate_user: Option<String>,
     },
     /// `len` is the packet's length on the wire.
     Packet {

@@ -144,7 +144,9 @@ impl Broker {
                 self.counters.bytes_received += len as u64;
                 self.packet(connection, packet, now, out);
             }
-            Input::Opened { connection, origin, peer } => self.opened(connection, origin, peer, now, out),
+            Input::Opened { connection, origin, peer, certificate_user } => {
+                self.opened(connection, origin, (peer, certificate_user), now, out);
+            }
             Input::Malformed { connection, error } => self.malformed(connection, error, now, out),
             Input::Closed { connection, error } => self.closed(connection, error, now, out),
             Input::Congested { connection } => {

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use super::options::{self, Effect};
-use super::{Conf, Listener, Security};
+use super::{Conf, Listener, Security, TlsIdentity};
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,12 +64,23 @@ const GLOBAL: &[Value<Conf>] = &[
 const LISTENER: &[Value<Listener>] = &[
     ("accept_protocol_versions", |l| format!("{:?}", l.accept_protocol_versions)),
     ("bind_interface", |l| shown(l.bind_interface.as_ref())),
+    ("cafile", |l| file(l.tls.cafile.as_deref())),
+    ("capath", |l| file(l.tls.capath.as_deref())),
+    ("certfile", |l| file(l.tls.certfile.as_deref())),
+    ("ciphers", |l| shown(l.tls.ciphers.as_ref())),
+    ("ciphers_tls1.3", |l| shown(l.tls.ciphers_tls13.as_ref())),
+    ("crlfile", |l| file(l.tls.crlfile.as_deref())),
+    ("keyfile", |l| file(l.tls.keyfile.as_deref())),
     ("max_connections", |l| shown(l.max_connections)),
     ("max_qos", |l| (l.max_qos as u8).to_string()),
     ("max_topic_alias", |l| l.max_topic_alias.to_string()),
     ("mount_point", |l| shown(l.mount_point.as_ref())),
     ("protocol", |l| format!("{:?}", l.protocol).to_ascii_lowercase()),
+    ("require_certificate", |l| l.tls.require_certificate.to_string()),
     ("socket_domain", |l| format!("{:?}", l.socket_domain).to_ascii_lowercase()),
+    ("tls_version", |l| shown(l.tls.version.as_ref())),
+    ("use_identity_as_username", |l| (l.tls.identity == TlsIdentity::CommonName).to_string()),
+    ("use_subject_as_username", |l| (l.tls.identity == TlsIdentity::Subject).to_string()),
     ("use_username_as_clientid", |l| l.use_username_as_clientid.to_string()),
 ];
 

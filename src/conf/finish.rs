@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::diagnostic::{Diagnostic, Severity};
 use super::draft::{Draft, ListenerDraft, SecurityDraft};
 use super::value::LOG_TYPES;
-use super::{CommandLine, Conf, Listener, LogDestination, Protocol, SocketDomain};
+use super::{CommandLine, Conf, Listener, LogDestination, Protocol, SocketDomain, TlsIdentity};
 
 fn found(severity: Severity, at: Option<(&Path, usize)>, message: String, hint: Option<String>) -> Diagnostic {
     Diagnostic { severity, file: at.map(|(file, _)| file.to_owned()), line: at.map(|(_, line)| line), message, hint }
@@ -83,7 +83,32 @@ fn listeners(draft: &mut Draft, local_only: bool, command_line: &CommandLine, di
         }
     }
     same_address(&listeners, diagnostics);
+    listeners.iter().for_each(|draft| tls(draft, diagnostics));
     listeners
+}
+
+/// Half of what TLS needs is a listener that its clients take for a safe one.
+fn tls(draft: &ListenerDraft, diagnostics: &mut Vec<Diagnostic>) {
+    let tls = &draft.listener.tls;
+    let at = draft.at.as_ref().map(|(file, line)| (file.as_path(), *line));
+    let name = draft.listener.unix_path.as_ref().map_or_else(|| format!("port {}", draft.listener.port), |path| path.display().to_string());
+    let half = match (&tls.certfile, &tls.keyfile) {
+        (Some(_), None) => Some("certfile without keyfile"),
+        (None, Some(_)) => Some("keyfile without certfile"),
+        _ => None,
+    };
+    let asks_for_certificates = tls.require_certificate || tls.identity != TlsIdentity::Client;
+    if let (Some(half), None) = (half, &draft.listener.unix_path) {
+        let message = format!("The listener on {name} has {half}, and would not speak TLS.");
+        diagnostics.push(found(Severity::Error, at, message, Some("Give both, or neither.".into())));
+    } else if asks_for_certificates && draft.listener.tls_files().is_none() {
+        let message = format!("The listener on {name} has no certfile and keyfile, so nobody is asked for a certificate, as in mosquitto.");
+        diagnostics.push(found(Severity::Warning, at, message, None));
+    }
+    if tls.version.as_deref() == Some("tlsv1.1") {
+        let message = format!("tls_version tlsv1.1 is taken as tlsv1.2 on {name}: TLS 1.1 is broken, and is not offered.");
+        diagnostics.push(found(Severity::Warning, at, message, None));
+    }
 }
 
 /// Two listeners of one address: mosquitto fails when it binds the second.

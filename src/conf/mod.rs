@@ -72,6 +72,46 @@ pub struct Listener {
     pub accept_protocol_versions: Vec<ProtocolVersion>,
     /// Index into `Conf::security`.
     pub security: usize,
+    pub tls: Tls,
+}
+
+/// How TLS is done, where `certfile` and `keyfile` ask for it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Tls {
+    pub cafile: Option<PathBuf>,
+    pub capath: Option<PathBuf>,
+    pub certfile: Option<PathBuf>,
+    pub keyfile: Option<PathBuf>,
+    pub crlfile: Option<PathBuf>,
+    pub require_certificate: bool,
+    /// The lowest, as mosquitto.conf writes it; `None` is TLS 1.2.
+    pub version: Option<String>,
+    /// OpenSSL's list for TLS 1.2.
+    pub ciphers: Option<String>,
+    pub ciphers_tls13: Option<String>,
+    pub identity: TlsIdentity,
+}
+
+/// What the user name of a client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TlsIdentity {
+    /// What it says in CONNECT.
+    #[default]
+    Client,
+    /// The common name in its certificate.
+    CommonName,
+    /// The whole subject of its certificate.
+    Subject,
+}
+
+impl Listener {
+    /// Certificate and key, where the listener speaks TLS.
+    pub fn tls_files(&self) -> Option<(&Path, &Path)> {
+        match (&self.tls.certfile, &self.tls.keyfile, &self.unix_path) {
+            (Some(certfile), Some(keyfile), None) => Some((certfile, keyfile)),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -166,6 +206,7 @@ impl Default for Listener {
             use_username_as_clientid: false,
             accept_protocol_versions: Vec::new(),
             security: 0,
+            tls: Tls::default(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use super::draft::SecurityDraft;
-use super::{Conf, Listener};
+use super::{Conf, Listener, TlsIdentity};
 use Effect::{OnReload, OnRestart};
 use Kind::{Duration, Flag, Number, Path, Special as Its, Switch, Text, Unread};
 use Scope::{Bridge, Global, Plugin, Security};
@@ -123,7 +123,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     OPTIONS.iter().flat_map(|row| std::iter::once(row.name).chain(row.aliases.iter().copied()))
 }
 
-const TLS: &str = "TLS (a proxy in front of it can end TLS)";
+const ENGINE: &str = "OpenSSL engines";
 const PSK: &str = "TLS with pre-shared keys";
 const BRIDGES: &str = "bridges to other brokers";
 const IN_MEMORY: &str = "this version keeps its state in memory";
@@ -151,18 +151,24 @@ const fn row(name: &'static str, aliases: &'static [&'static str], scope: Scope,
     Row { name, aliases, scope, kind, default, effect, support, doc }
 }
 
-const fn tls(name: &'static str, doc: &'static str) -> Row {
-    row(name, &[], Scope::Listener, Unread, "none", OnRestart, Refused(TLS), doc)
+const fn tls(name: &'static str, set: fn(&mut Listener, PathBuf), doc: &'static str) -> Row {
+    row(name, &[], Scope::Listener, Path(Set::Listener(set)), "none", OnReload, Honoured, doc)
 }
 
-/// Does nothing without certfile or psk_hint, in mosquitto too; those are refused.
-const fn tls_detail(name: &'static str, doc: &'static str) -> Row {
-    let why = "It says how TLS is done, and a listener without TLS has no use for it.";
-    row(name, &[], Scope::Listener, Unread, "none", OnRestart, Ignored(why), doc)
+const fn tls_text(name: &'static str, default: &'static str, set: fn(&mut Listener, String), doc: &'static str) -> Row {
+    row(name, &[], Scope::Listener, Text(Set::Listener(set)), default, OnReload, Honoured, doc)
 }
 
-const fn tls_flag(name: &'static str, doc: &'static str) -> Row {
-    row(name, &[], Scope::Listener, Flag, "false", OnRestart, Refused(TLS), doc)
+const fn tls_flag(name: &'static str, set: fn(&mut Listener, bool), doc: &'static str) -> Row {
+    row(name, &[], Scope::Listener, Switch(Set::Listener(set)), "false", OnReload, Honoured, doc)
+}
+
+fn identity(listener: &mut Listener, kind: TlsIdentity, on: bool) {
+    if on {
+        listener.tls.identity = kind;
+    } else if listener.tls.identity == kind {
+        listener.tls.identity = TlsIdentity::Client;
+    }
 }
 
 const fn bridge(name: &'static str, aliases: &'static [&'static str], default: &'static str, doc: &'static str) -> Row {
@@ -221,13 +227,13 @@ pub static OPTIONS: &[Row] = &[
     bridge("bridge_tcp_user_timeout", &[], "none", "TCP user timeout of the bridge (2.1)."),
     bridge("bridge_tls_use_os_certs", &[], "false", "Whether the bridge trusts the system's certificates (2.1)."),
     bridge("bridge_tls_version", &[], "tlsv1.2", "TLS version of the bridge."),
-    tls("cafile", "Certificates that sign client certificates."),
-    tls("capath", "Folder of certificates that sign client certificates."),
-    tls("certfile", "Certificate of the listener; with keyfile it makes the listener a TLS one."),
+    tls("cafile", |l, v| l.tls.cafile = Some(v), "Certificates that sign client certificates."),
+    tls("capath", |l, v| l.tls.capath = Some(v), "Folder of certificates that sign client certificates, named by `openssl rehash`."),
+    tls("certfile", |l, v| l.tls.certfile = Some(v), "Certificate of the listener; with keyfile it makes the listener a TLS one."),
     row("check_retain_source", &[], Global, Switch(Set::Conf(|c, v| c.check_retain_source = v)), "true", OnReload, Honoured,
         "Whether a retained message is delivered only while its publisher may still write to the topic."),
-    tls_detail("ciphers", "OpenSSL list of ciphers."),
-    tls_detail("ciphers_tls1.3", "TLS 1.3 cipher suites."),
+    tls_text("ciphers", "all", |l, v| l.tls.ciphers = Some(v), "OpenSSL list of ciphers for TLS 1.2, of which ECDHE with AES-GCM or ChaCha20 is offered."),
+    tls_text("ciphers_tls1.3", "all", |l, v| l.tls.ciphers_tls13 = Some(v), "TLS 1.3 cipher suites."),
     bridge("cleansession", &[], "false", "Whether the bridge starts without a session."),
     bridge("clientid", &["remote_clientid"], "name.hostname", "Client identifier of the bridge at the other broker."),
     row("clientid_prefixes", &[], Global, Text(Set::Conf(|c, v| c.clientid_prefixes = Some(v))), "none", OnReload,
@@ -236,9 +242,9 @@ pub static OPTIONS: &[Row] = &[
     row("connection", &[], Bridge, Its(Special::Connection), "none", OnRestart, Refused(BRIDGES), "Starts a bridge."),
     row("connection_messages", &[], Global, Switch(Set::Conf(|c, v| c.connection_messages = v)), "true", OnReload, Honoured,
         "Whether connecting and disconnecting clients are logged."),
-    tls("crlfile", "List of revoked client certificates."),
-    tls_detail("dhparamfile", "Diffie-Hellman parameters of a TLS listener."),
-    tls_flag("disable_client_cert_date_checks", "Whether expired client certificates are taken (2.1)."),
+    tls("crlfile", |l, v| l.tls.crlfile = Some(v), "List of revoked client certificates."),
+    row("dhparamfile", &[], Scope::Listener, Unread, "none", OnReload, Ignored("Key exchange is over elliptic curves only, which need no parameters."), "Diffie-Hellman parameters of a TLS listener."),
+    row("disable_client_cert_date_checks", &[], Scope::Listener, Flag, "false", OnRestart, Refused("taking client certificates that have run out"), "Whether expired client certificates are taken (2.1)."),
     row("enable_control_api", &[], Global, Flag, "false", OnRestart, Refused("the $CONTROL interface of the broker"), "Whether the broker answers under $CONTROL (2.1)."),
     row("enable_proxy_protocol", &[], Scope::Listener, Unread, "none", OnRestart, Refused("the PROXY protocol"), "Version of the PROXY protocol that the listener expects (2.1)."),
     row("global_max_clients", &[], Global, Number(INT, Set::Conf(|c, v| c.limits.global_clients = some32(v))), "-1", OnReload, Honoured,
@@ -250,7 +256,7 @@ pub static OPTIONS: &[Row] = &[
     row("include_dir", &[], Global, Its(Special::IncludeDir), "none", OnReload, Honoured,
         "Folder whose *.conf files are read here, in the order of their names. Only in the main file."),
     bridge("keepalive_interval", &[], "60", "Keep alive of the bridge in seconds."),
-    tls("keyfile", "Key of the listener's certificate."),
+    tls("keyfile", |l, v| l.tls.keyfile = Some(v), "Key of the listener's certificate."),
     row("listener", &[], Scope::Listener, Its(Special::Listener), "none", OnRestart, Honoured,
         "Opens a port: `listener PORT [ADDRESS]`, or `listener 0 /path` for a unix socket. The options below it are its own."),
     row("listener_allow_anonymous", &[], Scope::Listener, Its(Special::ListenerAllowAnonymous), "allow_anonymous", OnReload, Honoured,
@@ -329,7 +335,7 @@ pub static OPTIONS: &[Row] = &[
     row("psk_hint", &[], Scope::Listener, Unread, "none", OnRestart, Refused(PSK), "Hint that makes the listener use pre-shared keys."),
     row("queue_qos0_messages", &[], Global, Switch(Set::Conf(|c, v| c.queue_qos0_messages = v)), "false", OnReload, Honoured,
         "Whether QoS 0 messages wait for absent clients too."),
-    tls_flag("require_certificate", "Whether clients must show a certificate."),
+    tls_flag("require_certificate", |l, v| l.tls.require_certificate = v, "Whether clients must show a certificate."),
     bridge("restart_timeout", &[], "5 30", "Seconds before the bridge tries again."),
     row("retain_available", &[], Global, Switch(Set::Conf(|c, v| c.retain_available = v)), "true", OnReload, Honoured, "Whether messages may be retained."),
     row("retain_expiry_interval", &[], Global, Number(0..=525600, Set::Conf(|_, _| {})), "0", OnReload, Honoured,
@@ -344,16 +350,16 @@ pub static OPTIONS: &[Row] = &[
     row("sys_interval", &[], Global, Number(0..=65535, Set::Conf(|c, v| c.sys_interval_secs = some32(v).unwrap_or(0))), "10", OnReload, Honoured,
         "Seconds between updates of $SYS; 0 turns them off."),
     bridge("threshold", &[], "10", "Messages after which a lazy bridge connects."),
-    tls("tls_engine", "OpenSSL engine of the listener."),
-    tls("tls_engine_kpass_sha1", "SHA1 of the password of the engine's key."),
-    tls_detail("tls_keyform", "Whether the key is a file (pem) or the engine's (engine)."),
-    tls_detail("tls_version", "Lowest TLS version of the listener."),
+    row("tls_engine", &[], Scope::Listener, Unread, "none", OnRestart, Refused(ENGINE), "OpenSSL engine of the listener."),
+    row("tls_engine_kpass_sha1", &[], Scope::Listener, Unread, "none", OnRestart, Refused(ENGINE), "SHA1 of the password of the engine's key."),
+    row("tls_keyform", &[], Scope::Listener, Unread, "pem", OnRestart, Ignored("Keys are files in PEM form; those of an engine are refused with tls_engine."), "Whether the key is a file (pem) or the engine's (engine)."),
+    tls_text("tls_version", "tlsv1.2", |l, v| l.tls.version = Some(v), "Lowest TLS version of the listener: tlsv1.2 or tlsv1.3. With tlsv1.1 it is 1.2 all the same."),
     bridge("topic", &[], "none", "Topics that the bridge shares: pattern [[[out|in|both] qos] local-prefix remote-prefix]."),
     bridge("try_private", &[], "true", "Whether the bridge says that it is one."),
     row("upgrade_outgoing_qos", &[], Global, Switch(Set::Conf(|c, v| c.upgrade_outgoing_qos = v)), "false", OnReload, Honoured,
         "Whether messages are sent at the QoS of the subscription even where they were published with less."),
-    tls_flag("use_identity_as_username", "Whether the name in the client's certificate is its user name."),
-    tls_flag("use_subject_as_username", "Whether the whole subject of the client's certificate is its user name."),
+    tls_flag("use_identity_as_username", |l, v| identity(l, TlsIdentity::CommonName, v), "Whether the name in the client's certificate is its user name."),
+    tls_flag("use_subject_as_username", |l, v| identity(l, TlsIdentity::Subject, v), "Whether the whole subject of the client's certificate is its user name."),
     row("use_username_as_clientid", &[], Scope::Listener, Switch(Set::Listener(|l, v| l.use_username_as_clientid = v)), "false", OnReload, Honoured,
         "Whether the user name replaces the client identifier."),
     row("user", &[], Global, Text(Set::Conf(|c, v| c.user = v)), "mosquitto", OnRestart, Honoured,

@@ -13,6 +13,7 @@ use crate::exit_code::ExitCode;
 use crate::logging::LogType;
 use crate::os;
 use crate::os::spawn::Identity;
+use crate::tls;
 
 pub(super) struct Loaded {
     pub(super) conf: Conf,
@@ -50,6 +51,7 @@ pub(super) fn load(files: &dyn ReadFiles, arguments: &Arguments) -> Result<Loade
     let recorder = Recorder::new(files);
     let conf = read_conf(&recorder, arguments)?;
     read_security(&recorder, &conf)?;
+    tls::load(&recorder, &conf).map_err(|diagnostics| Refusal::new(&diagnostics, ExitCode::Failure))?;
     let bytes = recorder.into_generation().to_bytes();
     let archive = os::fd_passing::sealed(c"darner-generation", &bytes).map_err(|error| {
         let reason = format!("Error: the configuration cannot be handed to the broker: {error}.");

@@ -11,6 +11,7 @@ use tokio::io::Interest;
 use super::connections::register;
 use super::driver::{Driver, Shard};
 use super::listeners::{self, Listening};
+use super::secure;
 use crate::broker::Origin;
 use crate::logging::LogType;
 use crate::notice::Notice;
@@ -73,13 +74,16 @@ fn admit(shard: &Shard, socket: OwnedFd, origin: &Origin) {
     if let Some(peer) = peer
         && let Ok(socket) = register(socket)
     {
-        shard.accepted(socket, origin.clone(), peer);
+        match shard.turn(|driver| driver.tls_of(origin)).flatten() {
+            None => shard.accepted(socket, origin.clone(), peer, None),
+            Some(config) => secure::begin(shard, socket, origin.clone(), peer, config),
+        }
     }
 }
 
 impl Driver {
     /// The peer's name, or `None` where it is turned away.
-    fn may_enter(&mut self, socket: &OwnedFd, origin: &Origin) -> Option<String> {
+    pub(super) fn may_enter(&mut self, socket: &OwnedFd, origin: &Origin) -> Option<String> {
         let conf = &self.settings.conf;
         let peer = listeners::peer_name(socket, conf, origin);
         match origin {

@@ -34,6 +34,7 @@ struct Incoming {
     connected: bool,
     /// Its packets took so long that others have their turn before the rest of `tail`.
     interrupted: bool,
+    is_secure: bool,
 }
 
 /// What the task does next.
@@ -51,9 +52,11 @@ enum Next {
     End,
 }
 
-pub(super) async fn serve(shard: Shard, id: ConnectionId, socket: Rc<Socket>) {
-    let mut incoming = Incoming { tail: Vec::new(), needed: 0, version: ProtocolVersion::V5, connected: false, interrupted: false };
-    let mut next = Next::Read;
+pub(super) async fn serve(shard: Shard, id: ConnectionId, socket: Rc<Socket>, is_secure: bool) {
+    let mut incoming =
+        Incoming { tail: Vec::new(), needed: 0, version: ProtocolVersion::V5, connected: false, interrupted: false, is_secure };
+    // The handshake may have read the first packet with it.
+    let mut next = if is_secure { Next::Again } else { Next::Read };
     loop {
         let turn = match next {
             Next::Read => {
@@ -91,7 +94,7 @@ pub(super) async fn serve(shard: Shard, id: ConnectionId, socket: Rc<Socket>) {
 }
 
 /// Reads once. A read that does not fill the buffer has emptied the socket, which spares the second read that would say so.
-fn read(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+pub(super) fn read(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
     let mut received = None;
     let result = socket.try_io(Interest::READABLE, |fd| {
         let count = recv(fd.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?;
@@ -118,13 +121,19 @@ impl Driver {
         let start = if held <= scratch.len() / 2 { held } else { 0 };
         scratch[..start].copy_from_slice(&incoming.tail[..start]);
         let full = scratch.len() - start;
-        let count = match read(socket, &mut scratch[start..]) {
+        let (result, more) = match incoming.is_secure {
+            false => (read(socket, &mut scratch[start..]), false),
+            true => self.read_secure(id, socket, &mut scratch[start..]),
+        };
+        let count = match result {
             Ok(0) => {
                 self.lost(id, None);
                 return Next::End;
             }
             Ok(count) => count,
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => return Next::Read,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return if more { Next::Again } else { Next::Read };
+            }
             Err(error) => {
                 self.lost(id, Some(error.to_string()));
                 return Next::End;
@@ -139,7 +148,7 @@ impl Driver {
             incoming.tail.extend_from_slice(&scratch[..count]);
             if incoming.tail.len() < incoming.needed { Next::Read } else { self.resume(id, incoming) }
         };
-        if matches!(next, Next::Read) && count == full { Next::Again } else { next }
+        if matches!(next, Next::Read) && (count == full || more) { Next::Again } else { next }
     }
 
     /// Goes on with bytes that were read before.
@@ -160,8 +169,21 @@ impl Driver {
             Some(waiting) => Next::Paused(Rc::clone(waiting)),
             None if connection.outgoing.len() > HOLD_BYTES => Next::Held,
             None if incoming.interrupted => Next::Rest,
+            None if connection.tls.as_ref().is_some_and(|tls| tls.pending) => Next::Again,
             None => Next::Read,
         }
+    }
+
+    /// Reads through TLS; also whether there is more without the socket saying so.
+    fn read_secure(&mut self, id: ConnectionId, socket: &Socket, buffer: &mut [u8]) -> (io::Result<usize>, bool) {
+        let Some(tls) = self.connections.get_mut(id).and_then(|connection| connection.tls.as_mut()) else { return (Ok(0), false) };
+        let (result, more) = (tls.read(socket, buffer), tls.pending);
+        match &result {
+            // The peer is told what was wrong before it is closed.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => self.flush(id),
+            _ => self.answer_tls(id),
+        }
+        (result, more)
     }
 
     /// Gives the machine every whole packet; returns how many bytes are done with.

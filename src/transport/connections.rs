@@ -8,6 +8,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 use super::outgoing::Outgoing;
+use super::secure::Tls;
 use crate::broker::{ConnectionId, Origin};
 
 pub(super) type Socket = AsyncFd<OwnedFd>;
@@ -23,6 +24,7 @@ pub(super) struct Connection {
     pub(super) socket: Rc<Socket>,
     pub(super) origin: Origin,
     pub(super) outgoing: Outgoing,
+    pub(super) tls: Option<Box<Tls>>,
     /// In the list of those to flush at the end of this turn.
     pub(super) dirty: bool,
     /// The socket is full, and a task waits until it is not.
@@ -50,7 +52,7 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    pub(super) fn insert(&mut self, socket: Rc<Socket>, origin: Origin) -> ConnectionId {
+    pub(super) fn insert(&mut self, socket: Rc<Socket>, origin: Origin, tls: Option<Box<Tls>>) -> ConnectionId {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             self.slots.len() as u32 - 1
@@ -62,6 +64,7 @@ impl Connections {
             socket,
             origin,
             outgoing: Outgoing::default(),
+            tls,
             dirty: false,
             blocked: false,
             congested: false,

@@ -1,6 +1,6 @@
 //! Where the machine and the sockets meet: inputs go in one at a time, effects are performed in their order.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::Shutdown;
 use std::panic::AssertUnwindSafe;
@@ -15,12 +15,14 @@ use super::connections::{Connections, Socket};
 use super::log_lines::LogLines;
 use super::login::Logins;
 use super::outgoing::Spares;
+use super::secure::Tls;
 use super::{connection, password_check};
 use crate::broker::{Broker, ConnectionId, Effect, Input, Origin, Outbox, Settings, Time};
 use crate::logging::{LogType, Logger};
 use crate::mqtt::PacketId;
 use crate::notice::Notice;
 use crate::store::{Forgetful, Store};
+use crate::tls::Servers;
 
 /// Bytes read at once, and the most that one connection may bring before others have their turn.
 pub(super) const SCRATCH_BYTES: usize = 64 << 10;
@@ -56,6 +58,10 @@ pub(super) enum Answer {
 pub(super) struct Driver {
     pub(super) broker: Broker,
     pub(super) settings: Settings,
+    /// For each listener.
+    pub(super) tls: Servers,
+    /// Handshakes under way.
+    pub(super) handshakes: Rc<Cell<usize>>,
     pub(super) logger: Arc<Logger>,
     pub(super) connections: Connections,
     pub(super) logins: Logins,
@@ -79,10 +85,12 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(broker: Broker, settings: Settings, logger: Arc<Logger>, key: [u8; 32]) -> Self {
+    pub(super) fn new(broker: Broker, (settings, tls): (Settings, Servers), logger: Arc<Logger>, key: [u8; 32]) -> Self {
         Self {
             broker,
             settings,
+            tls,
+            handshakes: Rc::default(),
             connections: Connections::default(),
             logins: Logins::new(key),
             scratch: vec![0; SCRATCH_BYTES],
@@ -192,6 +200,16 @@ impl Driver {
         }
     }
 
+    /// What TLS itself has to say after a read.
+    pub(super) fn answer_tls(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let wants = connection.tls.as_ref().is_some_and(|tls| tls.wants_write());
+        if wants && !connection.dirty && !connection.blocked {
+            connection.dirty = true;
+            self.dirty.push(id);
+        }
+    }
+
     /// Like congestion, at the machine's own wish.
     fn when_drained(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id).filter(|connection| !connection.closing) else { return };
@@ -206,7 +224,11 @@ impl Driver {
     pub(super) fn flush(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let socket = Rc::clone(&connection.socket);
-        match connection.outgoing.flush(&socket, &mut self.spares) {
+        let flushed = match &mut connection.tls {
+            None => connection.outgoing.flush(&socket, &mut self.spares),
+            Some(tls) => connection.outgoing.flush_secure(tls, &socket, connection.closing, &mut self.spares),
+        };
+        match flushed {
             Ok(true) if connection.closing => {
                 let _ = shutdown(&socket, Shutdown::Write);
             }
@@ -295,7 +317,11 @@ impl Driver {
     /// True when nothing waits for a socket any more.
     pub(super) fn is_flushed(&mut self) -> bool {
         let ids = self.connections.ids();
-        ids.into_iter().all(|id| self.connections.get_mut(id).is_none_or(|connection| connection.outgoing.len() == 0))
+        ids.into_iter().all(|id| {
+            self.connections
+                .get_mut(id)
+                .is_none_or(|connection| connection.outgoing.len() == 0 && !connection.tls.as_ref().is_some_and(|tls| tls.wants_write()))
+        })
     }
 }
 
@@ -366,17 +392,19 @@ impl Shard {
         }
     }
 
-    /// A new socket; `None` when it was turned away.
-    pub(super) fn accepted(&self, socket: Socket, origin: Origin, peer: String) {
+    /// A new socket; with TLS, what the handshake made, and the client's name in its certificate.
+    pub(super) fn accepted(&self, socket: Socket, origin: Origin, peer: String, secured: Option<(Box<Tls>, Option<String>)>) {
         let socket = Rc::new(socket);
         let kept = Rc::clone(&socket);
+        let is_secure = secured.is_some();
+        let (tls, certificate_user) = secured.map_or((None, None), |(tls, name)| (Some(tls), name));
         let id = self.turn(move |driver| {
-            let connection = driver.connections.insert(kept, origin.clone());
-            driver.input(Input::Opened { connection, origin, peer });
+            let connection = driver.connections.insert(kept, origin.clone(), tls);
+            driver.input(Input::Opened { connection, origin, peer, certificate_user });
             connection
         });
         if let Some(id) = id {
-            tokio::task::spawn_local(connection::serve(self.clone(), id, socket));
+            tokio::task::spawn_local(connection::serve(self.clone(), id, socket, is_secure));
         }
     }
 

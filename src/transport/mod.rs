@@ -13,6 +13,7 @@ mod password_check;
 mod process;
 mod reload;
 mod run;
+mod secure;
 mod settings;
 mod supervision;
 
@@ -23,7 +24,7 @@ use command_line::{Options, Request};
 use listeners::Inherited;
 use process::PidFile;
 use run::Parts;
-use settings::{Refused, Source};
+use settings::{Loaded, Refused, Source};
 use supervision::{Control, Notify};
 
 use crate::broker::{MOSQUITTO_VERSION, Settings};
@@ -105,7 +106,7 @@ fn start(options: &Options) -> Result<ExitCode, Failure> {
         ),
         None => Box::new(Disk),
     };
-    let (settings, diagnostics) = source.load(&*files)?;
+    let Loaded { settings, tls, diagnostics } = source.load(&*files)?;
     if options.test {
         for (_, line) in diagnostics.iter().flat_map(Diagnostic::log_lines) {
             complain(&format!("{line}\n"));
@@ -142,7 +143,7 @@ fn start(options: &Options) -> Result<ExitCode, Failure> {
         Ok(file) => file,
         Err(line) => return stopped(line),
     };
-    let parts = Parts { settings, source, logger: Arc::clone(&logger), listening: bound.listening, notify, control };
+    let parts = Parts { settings, tls, source, logger: Arc::clone(&logger), listening: bound.listening, notify, control };
     let code = run::run(parts).map_err(|error| format!("Error: The event loop does not start: {error}."))?;
     logger.notice(&Notice::Terminating { version: MOSQUITTO_VERSION });
     Ok(code)

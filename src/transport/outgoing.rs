@@ -7,6 +7,13 @@ use nix::sys::socket::{MsgFlags, send};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::secure::Tls;
+
+/// One write to the socket.
+pub(super) fn send_some(socket: &AsyncFd<OwnedFd>, bytes: &[u8]) -> io::Result<usize> {
+    socket.try_io(Interest::WRITABLE, |fd| Ok(send(fd.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT)?))
+}
+
 /// Buffers that were emptied, kept for the next connection that has something to send.
 #[derive(Debug, Default)]
 pub(super) struct Spares {
@@ -64,7 +71,7 @@ impl Outgoing {
     pub(super) fn flush(&mut self, socket: &AsyncFd<OwnedFd>, spares: &mut Spares) -> io::Result<bool> {
         while self.written < self.bytes.len() {
             let rest = self.bytes.get(self.written..).unwrap_or_default();
-            match socket.try_io(Interest::WRITABLE, |fd| Ok(send(fd.as_raw_fd(), rest, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT)?)) {
+            match send_some(socket, rest) {
                 Ok(written) => self.written += written,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.compact();
@@ -74,11 +81,39 @@ impl Outgoing {
                 Err(error) => return Err(error),
             }
         }
+        self.emptied(spares);
+        Ok(true)
+    }
+
+    /// The same through TLS; `closing` ends it once all is written.
+    pub(super) fn flush_secure(
+        &mut self,
+        tls: &mut Tls,
+        socket: &AsyncFd<OwnedFd>,
+        closing: bool,
+        spares: &mut Spares,
+    ) -> io::Result<bool> {
+        loop {
+            if !tls.write_out(socket)? {
+                self.compact();
+                return Ok(false);
+            }
+            let rest = self.bytes.get(self.written..).unwrap_or_default();
+            if !rest.is_empty() {
+                self.written += tls.encrypt(rest)?;
+            } else if !(closing && tls.say_goodbye()) {
+                break;
+            }
+        }
+        self.emptied(spares);
+        Ok(true)
+    }
+
+    fn emptied(&mut self, spares: &mut Spares) {
         self.written = 0;
         if self.bytes.capacity() > 0 {
             spares.put(std::mem::take(&mut self.bytes));
         }
-        Ok(true)
     }
 
     /// Written bytes are given back once they are the larger part, so that a slow reader costs no more than twice what waits for it.

@@ -3,22 +3,23 @@
 use std::sync::Arc;
 
 use super::driver::{Driver, Shard};
-use super::settings::{Source, same_listeners};
+use super::settings::{Loaded, Source, same_listeners};
 use crate::broker::{Input, Settings};
 use crate::conf::change;
 use crate::conf::diagnostic::Diagnostic;
 use crate::conf::files::ReadFiles;
 use crate::logging::LogType;
 use crate::notice::Notice;
+use crate::tls::Servers;
 
 /// Reads the settings again. `Err` is a line for whoever asked; the log has all of them.
 pub(super) fn reload(shard: &Shard, source: &Source, files: &dyn ReadFiles) -> Result<(), String> {
     shard.notice(&Notice::Reloading {});
     let loaded = source.load(files).map_err(|refused| refused.diagnostics);
     let verdict = match loaded {
-        Ok((settings, diagnostics)) => {
+        Ok(Loaded { settings, tls, diagnostics }) => {
             log_all(shard, &diagnostics);
-            shard.turn(|driver| driver.reconfigure(settings)).unwrap_or_else(|| Err("internal error".to_owned()))
+            shard.turn(|driver| driver.reconfigure(settings, tls)).unwrap_or_else(|| Err("internal error".to_owned()))
         }
         Err(diagnostics) => {
             log_all(shard, &diagnostics);
@@ -38,7 +39,7 @@ fn log_all(shard: &Shard, diagnostics: &[Diagnostic]) {
 }
 
 impl Driver {
-    fn reconfigure(&mut self, settings: Settings) -> Result<(), String> {
+    fn reconfigure(&mut self, settings: Settings, tls: Servers) -> Result<(), String> {
         if !same_listeners(&self.settings.conf, &settings.conf) {
             let notice = Notice::ListenersChanged {};
             self.logger.notice(&notice);
@@ -55,6 +56,7 @@ impl Driver {
         self.logger.reconfigure(&settings.conf.log);
         self.logins.forget();
         self.settings = settings.clone();
+        self.tls = tls;
         self.input(Input::Reconfigured { settings });
         Ok(())
     }

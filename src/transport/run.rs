@@ -21,12 +21,14 @@ use crate::exit_code::ExitCode;
 use crate::logging::Logger;
 use crate::notice::Notice;
 use crate::os::signals::{self, Signals};
+use crate::tls::Servers;
 
 /// At the end, sockets have this long to take the last bytes.
 const FLUSH: Duration = Duration::from_millis(500);
 
 pub(super) struct Parts {
     pub(super) settings: Settings,
+    pub(super) tls: Servers,
     pub(super) source: Source,
     pub(super) logger: Arc<Logger>,
     pub(super) listening: Vec<Listening>,
@@ -45,7 +47,8 @@ pub(super) fn run(parts: Parts) -> std::io::Result<ExitCode> {
     let (key, seed) = seed.split_at(32);
     let seed = seed.try_into().map(u64::from_le_bytes).unwrap_or_default();
     let broker = Broker::new(ShardId(0), 1, parts.settings.clone(), seed);
-    let driver = Driver::new(broker, parts.settings.clone(), Arc::clone(&parts.logger), key.try_into().unwrap_or_default());
+    let driver =
+        Driver::new(broker, (parts.settings.clone(), parts.tls.clone()), Arc::clone(&parts.logger), key.try_into().unwrap_or_default());
     let code = runtime.block_on(serve(Shard::new(driver), parts))?;
     // A password check may still run; nobody waits for it.
     runtime.shutdown_background();

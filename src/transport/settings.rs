@@ -10,6 +10,7 @@ use crate::conf::diagnostic::Diagnostic;
 use crate::conf::files::ReadFiles;
 use crate::conf::{CommandLine, Conf, Listener};
 use crate::exit_code::ExitCode;
+use crate::tls::{self, Servers};
 
 /// Where the settings come from, at start and at each reload.
 #[derive(Debug, Clone)]
@@ -24,6 +25,14 @@ pub(super) struct Refused {
     pub(super) diagnostics: Vec<Diagnostic>,
 }
 
+/// One consistent generation.
+pub(super) struct Loaded {
+    pub(super) settings: Settings,
+    pub(super) tls: Servers,
+    /// What is to be said about them.
+    pub(super) diagnostics: Vec<Diagnostic>,
+}
+
 impl Source {
     pub(super) fn new(options: &Options) -> Self {
         let environment = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
@@ -34,18 +43,19 @@ impl Source {
         }
     }
 
-    /// The settings, and what is to be said about them.
-    pub(super) fn load(&self, files: &dyn ReadFiles) -> Result<(Settings, Vec<Diagnostic>), Refused> {
+    /// All that the configuration names, or the reasons why not.
+    pub(super) fn load(&self, files: &dyn ReadFiles) -> Result<Loaded, Refused> {
         let conf = Conf::load(files, self.path.as_deref(), &self.adds, &self.environment)
             .map_err(|diagnostics| Refused { exit_code: ExitCode::Config, diagnostics })?;
         let (tables, more) = access::load(files, &conf)
             .map_err(|error| Refused { exit_code: error.exit_code(), diagnostics: error.diagnostics().to_vec() })?;
+        let tls = tls::load(files, &conf).map_err(|diagnostics| Refused { exit_code: ExitCode::Failure, diagnostics })?;
         let diagnostics = conf.diagnostics.iter().cloned().chain(more).collect();
         let security = tables
             .into_iter()
             .map(|(passwords, acl)| SecurityTables { passwords: passwords.map(Arc::new), acl: acl.map(Arc::new) })
             .collect();
-        Ok((Settings { conf: Arc::new(conf), security }, diagnostics))
+        Ok(Loaded { settings: Settings { conf: Arc::new(conf), security }, tls, diagnostics })
     }
 }
 

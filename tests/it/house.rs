@@ -9,7 +9,7 @@ const LAYERS: &[&[&str]] = &[
     &["check"],
     &["store"],
     &["broker"],
-    &["access"],
+    &["access", "tls"],
     &["conf"],
     &["mqtt"],
 ];
@@ -27,7 +27,7 @@ const BESIDE: &[(&str, &str, &str)] = &[
 const PLAIN: &[&str] = &["notice", "logging", "exit_code"];
 
 /// `os` serves every room but these: they are pure.
-const WITHOUT_OS: &[&str] = &["broker", "access", "conf", "mqtt"];
+const WITHOUT_OS: &[&str] = &["broker", "access", "tls", "conf", "mqtt"];
 
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;

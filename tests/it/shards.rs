@@ -88,7 +88,7 @@ impl Cluster {
         self.received.push(Vec::new());
         let shard = self.shard_of(client);
         let connection = ConnectionId::new(client as u32, 1);
-        self.input(shard, Input::Opened { connection, origin: Origin::Listener(0), peer: String::new() });
+        self.input(shard, Input::Opened { connection, origin: Origin::Listener(0), peer: String::new(), certificate_user: None });
         let connect = Connect {
             version: ProtocolVersion::V5,
             bridge: false,

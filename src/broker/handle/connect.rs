@@ -11,7 +11,7 @@ use super::super::record::Record;
 use super::super::session::{NEVER, Session, Wire};
 use super::super::will::Will;
 use super::super::{Broker, CONNECT_TIMEOUT_MS, reply};
-use crate::conf::Listener;
+use crate::conf::{Listener, TlsIdentity};
 use crate::mqtt::{Connack, Connect, Packet, Properties, Property, ProtocolVersion, Qos, ReasonCode, topic_name};
 use crate::notice::Notice;
 
@@ -50,7 +50,14 @@ impl Asked {
 }
 
 impl Broker {
-    pub(in super::super) fn opened(&mut self, id: ConnectionId, origin: Origin, peer: String, now: Time, out: &mut Outbox) {
+    pub(in super::super) fn opened(
+        &mut self,
+        id: ConnectionId,
+        origin: Origin,
+        (peer, certificate_user): (String, Option<String>),
+        now: Time,
+        out: &mut Outbox,
+    ) {
         self.counters.sockets += 1;
         if let (true, Some(listener)) = (self.settings.conf.connection_messages, self.listener(&origin)) {
             out.note(Notice::NewConnection { peer: peer.clone(), port: listener.port });
@@ -61,6 +68,7 @@ impl Broker {
             id,
             origin,
             peer: peer.into(),
+            certificate_user: certificate_user.map(Into::into),
             state: State::AwaitingConnect { until },
             version: ProtocolVersion::V5,
             last_packet: now,
@@ -87,6 +95,10 @@ impl Broker {
         connection.version = connect.version;
         self.deadlines.clear(until, Timer::ConnectTimeout(id));
         self.counters.connects += 1;
+        let is_certified = match self.take_certificate_user(id, &mut connect) {
+            Ok(is_certified) => is_certified,
+            Err(reason) => return self.refuse(id, &connect, reason, out),
+        };
         if let Err(reason) = self.check_connect(id, &mut connect) {
             return self.refuse(id, &connect, reason, out);
         }
@@ -96,7 +108,7 @@ impl Broker {
         };
         let has_passwords = self.settings.security.get(security).is_some_and(|tables| tables.passwords.is_some());
         let permitted = match (&connect.username, &connect.password) {
-            _ if trusted => true,
+            _ if trusted || is_certified => true,
             (None, _) => security_conf.allow_anonymous,
             // Without a password file any credentials pass where anonymous clients do, and none where they do not.
             (Some(_), _) if !has_passwords => security_conf.allow_anonymous,
@@ -116,6 +128,18 @@ impl Broker {
         } else {
             self.refuse(id, &connect, ReasonCode::NotAuthorized, out);
         }
+    }
+
+    /// `use_identity_as_username` and `use_subject_as_username`: the certificate says who the client is, and no password is asked for.
+    fn take_certificate_user(&self, id: ConnectionId, connect: &mut Connect) -> Result<bool, ReasonCode> {
+        let Some(connection) = self.connection(id) else { return Ok(false) };
+        let listener = self.listener(&connection.origin);
+        if !listener.is_some_and(|listener| listener.tls_files().is_some() && listener.tls.identity != TlsIdentity::Client) {
+            return Ok(false);
+        }
+        connect.username = Some(connection.certificate_user.as_deref().ok_or(ReasonCode::BadUserNameOrPassword)?.into());
+        connect.password = None;
+        Ok(true)
     }
 
     /// (index of the security settings, trusted)

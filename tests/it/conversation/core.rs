@@ -122,7 +122,12 @@ impl Runner for Core {
         let connection = Connection { version: ProtocolVersion::V311, incoming: Vec::new(), outgoing: Vec::new(), closed: false };
         self.connections.insert(id, connection);
         self.clients.insert(client.to_owned(), id);
-        self.input(Input::Opened { connection: id, origin: Origin::Listener(0), peer: format!("127.0.0.1:{}", 40_000 + self.next_slot) });
+        self.input(Input::Opened {
+            connection: id,
+            origin: Origin::Listener(0),
+            peer: format!("127.0.0.1:{}", 40_000 + self.next_slot),
+            certificate_user: None,
+        });
     }
 
     fn send(&mut self, client: &str, bytes: &[u8], _settle: bool) {

@@ -1,0 +1,158 @@
+//! TLS of listeners: the files that a configuration names → what a handshake is done with, all of it or a reason.
+
+mod ciphers;
+mod identity;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+
+use crate::conf::diagnostic::{Diagnostic, Severity};
+use crate::conf::files::ReadFiles;
+use crate::conf::{Conf, Tls, TlsIdentity};
+
+/// One for each of `conf.listeners`; `None` where there is no TLS.
+pub type Servers = Vec<Option<Arc<rustls::ServerConfig>>>;
+
+/// Reads what every TLS listener names. The errors of all listeners, in mosquitto's words, are its exit code 1.
+pub fn load(files: &dyn ReadFiles, conf: &Conf) -> Result<Servers, Vec<Diagnostic>> {
+    let mut servers = Servers::new();
+    let mut faults = Vec::new();
+    for listener in &conf.listeners {
+        let server = listener.tls_files().map(|(certfile, keyfile)| server(files, &listener.tls, certfile, keyfile)).transpose();
+        servers.push(server.unwrap_or_else(|fault| {
+            faults.push(fault);
+            None
+        }));
+    }
+    if faults.is_empty() { Ok(servers) } else { Err(faults) }
+}
+
+fn fault(message: String, reason: impl std::fmt::Display) -> Diagnostic {
+    Diagnostic { severity: Severity::Error, file: None, line: None, message, hint: Some(format!("({reason})")) }
+}
+
+fn server(files: &dyn ReadFiles, tls: &Tls, certfile: &Path, keyfile: &Path) -> Result<Arc<rustls::ServerConfig>, Diagnostic> {
+    let provider = Arc::new(CryptoProvider { cipher_suites: ciphers::suites(tls)?, ..rustls::crypto::ring::default_provider() });
+    let versions: &[_] = match tls.version.as_deref() {
+        Some("tlsv1.3") => &[&rustls::version::TLS13],
+        None | Some("tlsv1.2" | "tlsv1.1") => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        Some(other) => return Err(fault(format!("Error: Unsupported tls_version \"{other}\"."), "write tlsv1.2 or tlsv1.3")),
+    };
+    let verifier = client_verifier(files, tls, &provider)?;
+    let pair = pair(files, certfile, keyfile, &provider)?;
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .map_err(|error| fault("Error: No cipher is left for the versions of tls_version.".into(), error))?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
+    // As mosquitto: every connection is a full handshake, so a certificate that was revoked is not resumed.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+/// The certificate chain and its key; whether they belong together is looked at here, so that version 1 certificates pass too.
+fn pair(files: &dyn ReadFiles, certfile: &Path, keyfile: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, Diagnostic> {
+    let bad_certificate = |reason: String| {
+        let message = format!("Error: Unable to load server certificate \"{}\". Check certfile.", certfile.display());
+        fault(message, reason)
+    };
+    let bad_key =
+        |reason: String| fault(format!("Error: Unable to load server key file \"{}\". Check keyfile.", keyfile.display()), reason);
+    let bytes = files.read(certfile).map_err(|error| bad_certificate(error.to_string()))?;
+    let chain = certificates(&bytes).map_err(bad_certificate)?;
+    let Some(first) = chain.first() else { return Err(bad_certificate("no certificate in PEM form is in it".into())) };
+    let own = identity::public_key(first).ok_or_else(|| bad_certificate("its first certificate is damaged".into()))?;
+    let bytes = files.read(keyfile).map_err(|error| bad_key(error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(&bytes)
+        .map_err(|_| bad_key("no private key in PEM form without a pass phrase is in it".into()))
+        .and_then(|key| provider.key_provider.load_private_key(key).map_err(|error| bad_key(error.to_string())))?;
+    if key.public_key().is_none_or(|public| public.as_ref() != own) {
+        let message = "Error: Server certificate/key are inconsistent.".to_owned();
+        return Err(fault(message, format_args!("{} is not the key of {}", keyfile.display(), certfile.display())));
+    }
+    Ok(CertifiedKey::new(chain, key))
+}
+
+fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    CertificateDer::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())
+}
+
+fn client_verifier(files: &dyn ReadFiles, tls: &Tls, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, Diagnostic> {
+    let roots = roots(files, tls)?;
+    let lists = revocation_lists(files, tls)?;
+    if !tls.require_certificate {
+        return Ok(WebPkiClientVerifier::no_client_auth());
+    }
+    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    if let Some(lists) = lists {
+        // OpenSSL's X509_V_FLAG_CRL_CHECK: the client's own certificate, and no list that has run out.
+        builder = builder.with_crls(lists).only_check_end_entity_revocation().enforce_revocation_expiration();
+    }
+    builder.build().map_err(|error| {
+        let message = "Error: Unable to check client certificates, which require_certificate asks for. Check cafile, capath and crlfile.";
+        fault(message.into(), error)
+    })
+}
+
+fn roots(files: &dyn ReadFiles, tls: &Tls) -> Result<RootCertStore, Diagnostic> {
+    let mut roots = RootCertStore::empty();
+    if let Some(cafile) = &tls.cafile {
+        let bad = |reason: String| fault(format!("Error: Unable to load CA certificates. Check cafile \"{}\".", cafile.display()), reason);
+        let bytes = files.read(cafile).map_err(|error| bad(error.to_string()))?;
+        for certificate in certificates(&bytes).map_err(bad)? {
+            roots.add(certificate).map_err(|error| bad(error.to_string()))?;
+        }
+        if roots.is_empty() {
+            return Err(bad("no certificate in PEM form is in it".into()));
+        }
+    }
+    if let Some(capath) = &tls.capath {
+        let bad = |reason: String| fault(format!("Error: Unable to load CA certificates. Check capath \"{}\".", capath.display()), reason);
+        let paths = files.list(capath).map_err(|error| bad(error.to_string()))?;
+        for path in paths.iter().filter(|path| is_hashed(path)) {
+            let bytes = files.read(path).map_err(|error| bad(format!("{}: {error}", path.display())))?;
+            for certificate in certificates(&bytes).map_err(|error| bad(format!("{}: {error}", path.display())))? {
+                roots.add(certificate).map_err(|error| bad(format!("{}: {error}", path.display())))?;
+            }
+        }
+    }
+    Ok(roots)
+}
+
+/// A name that `openssl rehash` gives, like `9d66eef0.0`: OpenSSL finds no other certificate in a capath.
+fn is_hashed(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let Some((hash, number)) = name.split_once('.') else { return false };
+    hash.len() == 8
+        && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
+        && !number.is_empty()
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn revocation_lists(files: &dyn ReadFiles, tls: &Tls) -> Result<Option<Vec<CertificateRevocationListDer<'static>>>, Diagnostic> {
+    let Some(crlfile) = &tls.crlfile else { return Ok(None) };
+    let bad = |reason: String| {
+        fault(format!("Error: Unable to load certificate revocation file \"{}\". Check crlfile.", crlfile.display()), reason)
+    };
+    let bytes = files.read(crlfile).map_err(|error| bad(error.to_string()))?;
+    let lists: Vec<_> =
+        CertificateRevocationListDer::pem_slice_iter(&bytes).collect::<Result<_, _>>().map_err(|error| bad(error.to_string()))?;
+    if lists.is_empty() { Err(bad("no list in PEM form is in it".into())) } else { Ok(Some(lists)) }
+}
+
+/// What a client that has shown its certificate is called on this listener; `None` where the certificate does not say.
+pub fn certificate_user(tls: &Tls, chain: Option<&[CertificateDer<'_>]>) -> Option<String> {
+    match tls.identity {
+        TlsIdentity::Client => None,
+        kind => identity::username(chain?.first()?, kind),
+    }
+}

@@ -1,0 +1,220 @@
+//! TLS between a connection's socket and its packets. Nothing here runs for a connection without it.
+
+use std::cell::Cell;
+use std::io::{self, Read as _, Write as _};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::{ServerConfig, ServerConnection};
+
+use super::connection::read;
+use super::connections::Socket;
+use super::driver::{Driver, Shard};
+use super::outgoing::send_some;
+use crate::broker::Origin;
+use crate::notice::Notice;
+use crate::tls;
+
+/// A handshake that takes longer is given up.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Handshakes under way at once: each costs a descriptor and some 20 KiB of a stranger's choosing.
+const HANDSHAKES_MAX: usize = 500;
+/// Reads from the socket in one turn: records may be empty, so that bytes for the reader are no measure.
+const READS_MAX: usize = 64;
+
+pub(super) struct Tls {
+    session: ServerConnection,
+    /// There is more to read without the socket having to say so.
+    pub(super) pending: bool,
+    /// What the peer sent made no sense; said after what came before it was read.
+    failure: Option<rustls::Error>,
+    said_goodbye: bool,
+}
+
+struct Reader<'a>(&'a Socket);
+
+impl io::Read for Reader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        read(self.0, buffer)
+    }
+}
+
+struct Writer<'a>(&'a Socket);
+
+impl io::Write for Writer<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        send_some(self.0, bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Tls {
+    fn new(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
+        Ok(Self { session: ServerConnection::new(config)?, pending: false, failure: None, said_goodbye: false })
+    }
+
+    /// Like a read from the socket: 0 is the peer's end.
+    pub(super) fn read(&mut self, socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        let mut reads = 0;
+        self.pending = false;
+        let ended = loop {
+            if let Some(failure) = &self.failure {
+                break Err(io::Error::new(io::ErrorKind::InvalidData, failure.clone()));
+            }
+            match self.session.reader().read(buffer.get_mut(filled..).unwrap_or_default()) {
+                Ok(0) => break Ok(0),
+                Ok(count) => {
+                    filled += count;
+                    if filled == buffer.len() {
+                        break Ok(filled);
+                    }
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // Without a goodbye: many clients just close.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break Ok(0),
+                Err(error) => break Err(error),
+            }
+            if reads == READS_MAX {
+                self.pending = true;
+                return if filled > 0 { Ok(filled) } else { Err(io::ErrorKind::WouldBlock.into()) };
+            }
+            reads += 1;
+            match self.session.read_tls(&mut Reader(socket)) {
+                Ok(_) => self.failure = self.session.process_new_packets().err(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && filled > 0 => return Ok(filled),
+                Err(error) => break Err(error),
+            }
+        };
+        // What was read comes first; the end, or the failure, is met again by the next read.
+        if filled > 0 {
+            self.pending = true;
+            return Ok(filled);
+        }
+        ended
+    }
+
+    pub(super) fn wants_write(&self) -> bool {
+        self.session.wants_write()
+    }
+
+    /// Writes what is encrypted; false when the socket takes no more.
+    pub(super) fn write_out(&mut self, socket: &Socket) -> io::Result<bool> {
+        while self.session.wants_write() {
+            match self.session.write_tls(&mut Writer(socket)) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Encrypts some of `bytes` and returns how many.
+    pub(super) fn encrypt(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.session.writer().write(bytes)? {
+            0 => Err(io::ErrorKind::WriteZero.into()),
+            count => Ok(count),
+        }
+    }
+
+    /// Says that nothing more comes; true the first time.
+    pub(super) fn say_goodbye(&mut self) -> bool {
+        if std::mem::replace(&mut self.said_goodbye, true) {
+            return false;
+        }
+        self.session.send_close_notify();
+        true
+    }
+
+    async fn handshake(&mut self, socket: &Socket) -> io::Result<()> {
+        loop {
+            while !self.write_out(socket)? {
+                drop(socket.writable().await?);
+            }
+            if !self.session.is_handshaking() {
+                return Ok(());
+            }
+            drop(socket.readable().await?);
+            match self.session.read_tls(&mut Reader(socket)) {
+                Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the client closed the connection")),
+                Ok(_) => {
+                    if let Err(error) = self.session.process_new_packets() {
+                        // The peer is told why, as far as the socket takes it.
+                        let _ = self.write_out(socket);
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                    }
+                }
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(error) => return Err(error),
+            }
+            // One handshake costs some milliseconds of arithmetic: others have their turn.
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// One of [`HANDSHAKES_MAX`], given back when dropped.
+struct Place(Rc<Cell<usize>>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+impl Driver {
+    /// What a handshake on this listener is done with; `None` without TLS.
+    pub(super) fn tls_of(&self, origin: &Origin) -> Option<Arc<ServerConfig>> {
+        match origin {
+            Origin::Listener(index) => self.tls.get(*index)?.clone(),
+            Origin::Private => None,
+        }
+    }
+
+    fn place(&self) -> Option<Place> {
+        let taken = self.handshakes.get();
+        (taken < HANDSHAKES_MAX).then(|| {
+            self.handshakes.set(taken + 1);
+            Place(Rc::clone(&self.handshakes))
+        })
+    }
+}
+
+/// Starts the handshake of a new socket in a task of its own.
+pub(super) fn begin(shard: &Shard, socket: Socket, origin: Origin, peer: String, config: Arc<ServerConfig>) {
+    let place = shard.turn(|driver| driver.place()).flatten();
+    let (Some(place), Ok(session)) = (place, Tls::new(config)) else {
+        return shard.notice(&Notice::HandshakeFailed { peer, reason: "too many others are under way".into() });
+    };
+    tokio::task::spawn_local(shake_hands(shard.clone(), socket, origin, peer, Box::new(session), place));
+}
+
+async fn shake_hands(shard: Shard, socket: Socket, origin: Origin, peer: String, mut session: Box<Tls>, place: Place) {
+    let result = tokio::time::timeout(HANDSHAKE, session.handshake(&socket)).await;
+    drop(place);
+    let reason = match result {
+        Ok(Ok(())) => {
+            // The listener may have filled up meanwhile.
+            let name = shard.turn(|driver| {
+                driver.may_enter(socket.get_ref(), &origin)?;
+                let Origin::Listener(index) = origin else { return None };
+                let conf = driver.settings.conf.listeners.get(index)?;
+                Some(tls::certificate_user(&conf.tls, session.session.peer_certificates()))
+            });
+            if let Some(name) = name.flatten() {
+                shard.accepted(socket, origin, peer, Some((session, name)));
+            }
+            return;
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("it took longer than {} seconds", HANDSHAKE.as_secs()),
+    };
+    shard.notice(&Notice::HandshakeFailed { peer, reason });
+}
