@@ -22,3 +22,4 @@ mod permissions;
 mod repair;
 mod shards;
 mod supervisor;
+mod tls;
