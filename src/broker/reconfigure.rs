@@ -8,6 +8,7 @@ use super::message::Delivery;
 use super::message::Identity;
 use super::{Broker, MOSQUITTO_VERSION};
 use crate::access::Access;
+use crate::conf::TlsIdentity;
 use crate::mqtt::ReasonCode;
 use crate::notice::Notice;
 
@@ -21,7 +22,7 @@ impl Broker {
             self.sessions.iter().filter_map(|(key, session)| session.wire.as_ref().map(|wire| (key, wire.connection))).collect();
         for (key, connection) in connected {
             let Some(identity) = self.identity_of(key) else { continue };
-            if !identity.trusted && !self.may_stay(&old, &identity) {
+            if !identity.trusted && !self.is_certified(connection) && !self.may_stay(&old, &identity) {
                 self.abort(connection, ReasonCode::NotAuthorized, now, out);
             }
         }
@@ -31,6 +32,12 @@ impl Broker {
             self.pump(key, now, out);
         }
         self.sys_topics_reconfigured(&old, now);
+    }
+
+    /// Its certificate said who it is, and no password file was asked.
+    fn is_certified(&self, id: ConnectionId) -> bool {
+        let Some(connection) = self.connection(id).filter(|connection| connection.certificate_user.is_some()) else { return false };
+        self.listener(&connection.origin).is_some_and(|listener| listener.tls.identity != TlsIdentity::Client)
     }
 
     fn may_stay(&self, old: &Settings, identity: &Identity) -> bool {

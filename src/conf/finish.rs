@@ -83,7 +83,9 @@ fn listeners(draft: &mut Draft, local_only: bool, command_line: &CommandLine, di
         }
     }
     same_address(&listeners, diagnostics);
-    listeners.iter().for_each(|draft| tls(draft, diagnostics));
+    for draft in &listeners {
+        tls(draft, diagnostics);
+    }
     listeners
 }
 

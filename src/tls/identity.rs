@@ -35,6 +35,12 @@ pub(super) fn public_key(certificate: &[u8]) -> Option<&[u8]> {
     parse(certificate).map(|parsed| parsed.tbs_certificate.subject_pki.raw)
 }
 
+/// Subject and issuer, as DER.
+pub(super) fn names(certificate: &[u8]) -> Option<(&[u8], &[u8])> {
+    let parsed = parse(certificate)?;
+    Some((parsed.tbs_certificate.subject.as_raw(), parsed.tbs_certificate.issuer.as_raw()))
+}
+
 /// The first common name, or the whole subject as RFC 2253 writes it; `None` without one, or with a NUL in it.
 pub(super) fn username(certificate: &[u8], kind: TlsIdentity) -> Option<String> {
     let parsed = parse(certificate)?;
@@ -52,7 +58,7 @@ pub(super) fn username(certificate: &[u8], kind: TlsIdentity) -> Option<String> 
         }
     };
     // A user name of MQTT has a length of two bytes `[MQTT-1.5.4-2]`.
-    (!name.is_empty() && name.len() <= usize::from(u16::MAX) && !name.contains('\0')).then_some(name)
+    (!name.is_empty() && u16::try_from(name.len()).is_ok() && !name.contains('\0')).then_some(name)
 }
 
 fn text(attribute: &AttributeTypeAndValue<'_>) -> Option<String> {

@@ -46,8 +46,10 @@ fn server(files: &dyn ReadFiles, tls: &Tls, certfile: &Path, keyfile: &Path) -> 
         None | Some("tlsv1.2" | "tlsv1.1") => &[&rustls::version::TLS13, &rustls::version::TLS12],
         Some(other) => return Err(fault(format!("Error: Unsupported tls_version \"{other}\"."), "write tlsv1.2 or tlsv1.3")),
     };
-    let verifier = client_verifier(files, tls, &provider)?;
-    let pair = pair(files, certfile, keyfile, &provider)?;
+    let authorities = authorities(files, tls)?;
+    let mut pair = pair(files, certfile, keyfile, &provider)?;
+    complete(&mut pair.cert, &authorities);
+    let verifier = client_verifier(files, tls, authorities, &provider)?;
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
         .map_err(|error| fault("Error: No cipher is left for the versions of tls_version.".into(), error))?
@@ -82,15 +84,39 @@ fn pair(files: &dyn ReadFiles, certfile: &Path, keyfile: &Path, provider: &Crypt
     Ok(CertifiedKey::new(chain, key))
 }
 
+/// As OpenSSL: a certificate that comes alone is sent with those of cafile and capath that signed it, up to the root.
+fn complete(chain: &mut Vec<CertificateDer<'static>>, authorities: &[CertificateDer<'static>]) {
+    if chain.len() > 1 {
+        return;
+    }
+    while let Some((_, issuer)) = chain.last().and_then(|last| identity::names(last)) {
+        let next = authorities.iter().find(|authority| {
+            identity::names(authority).is_some_and(|(subject, signer)| subject == issuer && subject != signer) && !chain.contains(authority)
+        });
+        match next.cloned() {
+            Some(authority) => chain.push(authority),
+            None => return,
+        }
+    }
+}
+
 fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     CertificateDer::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())
 }
 
-fn client_verifier(files: &dyn ReadFiles, tls: &Tls, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, Diagnostic> {
-    let roots = roots(files, tls)?;
+fn client_verifier(
+    files: &dyn ReadFiles,
+    tls: &Tls,
+    authorities: Vec<CertificateDer<'static>>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, Diagnostic> {
     let lists = revocation_lists(files, tls)?;
     if !tls.require_certificate {
         return Ok(WebPkiClientVerifier::no_client_auth());
+    }
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        roots.add(authority).map_err(|error| fault("Error: Unable to load CA certificates. Check cafile and capath.".into(), error))?;
     }
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
     if let Some(lists) = lists {
@@ -103,15 +129,14 @@ fn client_verifier(files: &dyn ReadFiles, tls: &Tls, provider: &Arc<CryptoProvid
     })
 }
 
-fn roots(files: &dyn ReadFiles, tls: &Tls) -> Result<RootCertStore, Diagnostic> {
-    let mut roots = RootCertStore::empty();
+/// The certificates of cafile and capath.
+fn authorities(files: &dyn ReadFiles, tls: &Tls) -> Result<Vec<CertificateDer<'static>>, Diagnostic> {
+    let mut authorities = Vec::new();
     if let Some(cafile) = &tls.cafile {
         let bad = |reason: String| fault(format!("Error: Unable to load CA certificates. Check cafile \"{}\".", cafile.display()), reason);
         let bytes = files.read(cafile).map_err(|error| bad(error.to_string()))?;
-        for certificate in certificates(&bytes).map_err(bad)? {
-            roots.add(certificate).map_err(|error| bad(error.to_string()))?;
-        }
-        if roots.is_empty() {
+        authorities = certificates(&bytes).map_err(bad)?;
+        if authorities.is_empty() {
             return Err(bad("no certificate in PEM form is in it".into()));
         }
     }
@@ -119,13 +144,11 @@ fn roots(files: &dyn ReadFiles, tls: &Tls) -> Result<RootCertStore, Diagnostic> 
         let bad = |reason: String| fault(format!("Error: Unable to load CA certificates. Check capath \"{}\".", capath.display()), reason);
         let paths = files.list(capath).map_err(|error| bad(error.to_string()))?;
         for path in paths.iter().filter(|path| is_hashed(path)) {
-            let bytes = files.read(path).map_err(|error| bad(format!("{}: {error}", path.display())))?;
-            for certificate in certificates(&bytes).map_err(|error| bad(format!("{}: {error}", path.display())))? {
-                roots.add(certificate).map_err(|error| bad(format!("{}: {error}", path.display())))?;
-            }
+            let found = files.read(path).map_err(|error| error.to_string()).and_then(|bytes| certificates(&bytes));
+            authorities.extend(found.map_err(|reason| bad(format!("{}: {reason}", path.display())))?);
         }
     }
-    Ok(roots)
+    Ok(authorities)
 }
 
 /// A name that `openssl rehash` gives, like `9d66eef0.0`: OpenSSL finds no other certificate in a capath.

@@ -121,9 +121,10 @@ impl Driver {
         let start = if held <= scratch.len() / 2 { held } else { 0 };
         scratch[..start].copy_from_slice(&incoming.tail[..start]);
         let full = scratch.len() - start;
-        let (result, more) = match incoming.is_secure {
-            false => (read(socket, &mut scratch[start..]), false),
-            true => self.read_secure(id, socket, &mut scratch[start..]),
+        let (result, more) = if incoming.is_secure {
+            self.read_secure(id, socket, &mut scratch[start..])
+        } else {
+            (read(socket, &mut scratch[start..]), false)
         };
         let count = match result {
             Ok(0) => {

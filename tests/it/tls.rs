@@ -22,12 +22,20 @@ struct Authority {
 
 impl Authority {
     fn new(folder: &Folder, name: &'static str) -> Self {
+        Self::under(folder, name, None)
+    }
+
+    fn under(folder: &Folder, name: &'static str, above: Option<&Self>) -> Self {
         let mut params = CertificateParams::new([]).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key");
-        folder.write(&format!("{name}.crt"), params.self_signed(&key).expect("signed").pem());
+        let certificate = match above {
+            None => params.self_signed(&key),
+            Some(above) => params.signed_by(&key, &above.issuer),
+        };
+        folder.write(&format!("{name}.crt"), certificate.expect("signed").pem());
         Self { name, issuer: Issuer::new(params, key) }
     }
 
@@ -147,6 +155,14 @@ fn require_certificate_lets_in_only_those_of_the_authority() {
     assert_eq!(publish(&broker, Some("client"), "a"), 0);
     assert_ne!(publish(&broker, None, "a"), 0);
     assert_ne!(publish(&broker, Some("stranger"), "a"), 0);
+}
+
+#[test]
+fn a_lone_certificate_is_sent_with_those_that_signed_it() {
+    let (folder, authority) = folder();
+    Authority::under(&folder, "middle", Some(&authority)).sign(&folder, "server", Some("localhost"), 4);
+    let broker = start(folder, "allow_anonymous true\ncafile {folder}/middle.crt\n");
+    assert_eq!(publish(&broker, None, "a"), 0);
 }
 
 #[test]
