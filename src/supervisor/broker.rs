@@ -58,7 +58,7 @@ pub(super) struct Broker {
 }
 
 /// Where the broker lives.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Home {
     /// The folder to mend: `/mosquitto`, or what stands for it. `None`: nothing is mended.
     pub(super) root: Option<PathBuf>,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::arguments::{self, Arguments};
 use super::broker::{Broker, Home};
 use super::machine::{Policy, Restart};
+use super::patience::waits_for_mending;
 use super::run::supervise;
 use super::{first_run, init};
 use crate::exit_code::ExitCode;
@@ -63,5 +64,10 @@ pub(super) fn over_broker(arguments: Arguments, home: Home) -> ExitCode {
         stop_grace: super::stop_grace(),
         sweep_grace: 300,
     };
-    supervise(&mut Broker::new(arguments, watchdog, home), policy)
+    loop {
+        let code = supervise(&mut Broker::new(arguments.clone(), watchdog, home.clone()), policy.clone());
+        if !waits_for_mending(code, &arguments) {
+            return code;
+        }
+    }
 }

@@ -17,6 +17,7 @@ mod listeners;
 mod machine;
 mod notify;
 mod oom;
+mod patience;
 mod phase;
 mod run;
 mod signal_table;

@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 
-use crate::support::docker::{Container, image};
+use crate::support::docker::{Container, docker, image};
 use crate::support::process::Folder;
 
 const CONF: &str = "listener 1883\nallow_anonymous true\n";
@@ -144,16 +144,42 @@ fn a_password_file_that_is_a_link_to_elsewhere_is_left_alone() {
 }
 
 #[test]
-fn a_bad_configuration_ends_once_with_3_and_names_file_line_and_word() {
+fn a_bad_configuration_names_file_line_and_word_and_ends_with_3_where_nobody_waits() {
     let Some(image) = image() else { return };
     let folder = Folder::new("bad");
     folder.write("mosquitto.conf", "listener 1883\nallow_anonymus true\n");
-    let container = Container::start(image, &["-v", &mount(&folder, "/mosquitto/config")], &[]);
+    let container = Container::start(image, &["-e", "DARNER_PATIENCE_SECS=0", "-v", &mount(&folder, "/mosquitto/config")], &[]);
     assert_eq!(container.wait_until_ended(), "3", "{}", container.logs());
     let log = container.logs();
     for part in ["/mosquitto/config/mosquitto.conf:2", "allow_anonymus", "allow_anonymous"] {
         assert!(log.contains(part), "{part}: {log}");
     }
+}
+
+#[test]
+fn a_bad_configuration_is_no_crash_loop_and_starts_once_it_is_corrected() {
+    let Some(image) = image() else { return };
+    let folder = Folder::new("corrected");
+    folder.write("mosquitto.conf", "listener 1883\nallow_anonymus true\n");
+    let container = Container::start(image, &["--restart", "unless-stopped", "-v", &mount(&folder, "/mosquitto/config")], &[]);
+    container.wait_for_log("Waiting up to 300 s for the files to be corrected");
+    let health = container.exec(&["darner", "healthcheck"]);
+    assert!(health.code != 0, "nothing answers yet: {}", health.said());
+    folder.write("mosquitto.conf", "listener 1883\nallow_anonymous true\n");
+    container.wait_for_log(" running");
+    container.wait_until_answering();
+    assert_eq!(container.inspect("{{.RestartCount}}"), "0");
+}
+
+#[test]
+fn a_stop_is_heard_while_a_configuration_is_waited_for() {
+    let Some(image) = image() else { return };
+    let folder = Folder::new("stopped");
+    folder.write("mosquitto.conf", "nonsense 1\n");
+    let container = Container::start(image, &["-v", &mount(&folder, "/mosquitto/config")], &[]);
+    container.wait_for_log("Waiting up to 300 s");
+    docker(&["stop", "-t", "60", &container.name]).ok();
+    assert_eq!(container.inspect("{{.State.ExitCode}}"), "3", "ended by itself, not killed");
 }
 
 #[test]
