@@ -65,7 +65,7 @@ pub(super) fn over_broker(arguments: Arguments, home: Home) -> ExitCode {
         sweep_grace: 300,
     };
     loop {
-        let code = supervise(&mut Broker::new(arguments.clone(), watchdog, home.clone()), policy.clone());
+        let code = supervise(&mut Broker::new(arguments.clone(), watchdog, home.clone()), policy);
         if !waits_for_mending(code, &arguments) {
             return code;
         }
