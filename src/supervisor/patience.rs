@@ -23,7 +23,8 @@ pub(super) fn waits_for_mending(code: ExitCode, arguments: &Arguments) -> bool {
         return false;
     }
     let secs = super::seconds("DARNER_PATIENCE_SECS").unwrap_or(PATIENCE_SECS);
-    if secs == 0 {
+    // Files that are in order already are not what is wrong: trying again would go on without end.
+    if secs == 0 || generation::load(&Disk, arguments).is_ok() {
         return false;
     }
     Voice::default().say(
