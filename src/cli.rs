@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use crate::acme;
 use crate::check;
 use crate::client;
 use crate::exit_code::ExitCode;
@@ -51,6 +52,7 @@ const COMMANDS: &[Command] = &[
     command("repair", repair::command, "mend the volumes now"),
     command("healthcheck", health::command, "one round trip through the broker: exit code 0 or 1"),
     command("iotstack_healthcheck.sh", health::command, ""),
+    command("acme", acme::command, ""),
     command("mosquitto_passwd", passwd::command, "change a password file"),
     command("mosquitto_pub", client::pub_command, "publish"),
     command("mosquitto_sub", client::sub_command, "subscribe"),

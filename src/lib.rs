@@ -9,10 +9,11 @@
 //! | [`conf`] | mosquitto.conf, darner.toml and environment → one typed [`conf::Conf`]; the option table | the broker; files are read through [`conf::files::ReadFiles`] |
 //! | [`access`] | password file, ACL file: pure lookups over loaded bytes | files, sockets |
 //! | [`tls`] | certificates, keys and revocation lists → what a handshake is done with | sockets; files are read through [`conf::files::ReadFiles`] |
+//! | [`acme`] | certificates from a CA: what PID 1 asks, and the one-shot worker that talks to the CA | the broker; tokio but in its worker |
 //! | [`check`] | a configuration and the files it names, judged without running them | the broker |
 //! | [`broker`] | the machine: sessions, routing, retained, wills, `$SYS`; one instance is one shard | clock, sockets, files, tokio, randomness |
 //! | [`store`] | the seam where records of durable state leave the machine | the broker's rules |
-//! | [`transport`] | the broker process: sockets, timers, reloads; performs the machine's effects | the protocol's rules. The only tokio |
+//! | [`transport`] | the broker process: sockets, timers, reloads; performs the machine's effects | the protocol's rules. The only tokio beside the ACME worker |
 //! | [`client`] | `mosquitto_pub` and `mosquitto_sub` | tokio |
 //! | [`health`] | the health check | tokio, a child process |
 //! | [`passwd`] | password hashes and the `mosquitto_passwd` command | the broker |
@@ -20,11 +21,12 @@
 //! | [`supervisor`] | PID 1: phases, table, run loop, sockets, reload | tokio, bytes from strangers |
 //! | [`os`] | the only `unsafe` and libc | everything else |
 //!
-//! Arrows (tests/it/house.rs checks them): cli → supervisor, transport, client, health, passwd, repair → check, store → broker → access
+//! Arrows (tests/it/house.rs checks them): cli → supervisor, transport, client, health, passwd, repair → check, acme, store → broker → access
 //! → conf → mqtt; tls stands beside access; `os` serves every room except broker, access, tls, conf and mqtt; `notice`, `logging` and `exit_code` are plain.
 
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)] // .clippy.toml: no clock, files or sockets in here
 pub mod access;
+pub mod acme;
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)] // .clippy.toml: no clock, files or sockets in here
 pub mod broker;
 pub mod check;

@@ -18,6 +18,9 @@ use crate::conf::diagnostic::{Diagnostic, Severity};
 use crate::conf::files::ReadFiles;
 use crate::conf::{Conf, Tls, TlsIdentity};
 
+/// In the broker's environment: the folder where the ACME worker leaves certificates for tls-alpn-01.
+pub const CHALLENGES_VARIABLE: &str = "DARNER_ACME_CHALLENGES";
+
 /// One for each of `conf.listeners`; `None` where there is no TLS.
 pub type Servers = Vec<Option<Arc<rustls::ServerConfig>>>;
 
