@@ -2,6 +2,7 @@
 
 mod ciphers;
 mod identity;
+pub mod self_made;
 
 use std::path::Path;
 use std::sync::Arc;
