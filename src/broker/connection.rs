@@ -1,5 +1,7 @@
 //! The Network Connections, by slot.
 
+use std::collections::BTreeSet;
+
 use super::interface::{ConnectionId, Origin, Time};
 use crate::mqtt::{Connect, ProtocolVersion};
 
@@ -36,6 +38,10 @@ pub(super) struct Connection {
     pub(super) keep_alive_at: Option<Time>,
     /// Topic Aliases that the client has set, alias 1 first.
     pub(super) aliases: Vec<Option<Box<str>>>,
+    /// Maximum Packet Size in bytes (3.1.2.11.4).
+    pub(super) packet_size_max: u32,
+    /// Packet Identifiers of QoS 2 messages that the client has sent twice on this connection.
+    pub(super) repeated: BTreeSet<u16>,
     /// A client may not raise a Session Expiry Interval of 0 in its DISCONNECT.
     pub(super) session_expiry_was_zero: bool,
     /// Request Problem Information (3.1.2.11.7).

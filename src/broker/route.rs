@@ -30,7 +30,7 @@ const BURST_BYTES_MAX: usize = 256 << 10;
 impl Broker {
     /// The ACL's word on publishing; `$SYS` and `$share` are the broker's own.
     pub(super) fn may_publish(&self, identity: &Identity, topic: &str) -> bool {
-        if topic.starts_with('$') && (topic == "$SYS" || topic.starts_with("$SYS/") || topic.starts_with("$share/")) {
+        if topic.starts_with('$') && is_reserved(topic) {
             return false;
         }
         self.permits(identity, topic, Access::Write)
@@ -263,6 +263,15 @@ impl Broker {
             out.effects.insert(before, Effect::Persist(Record::Queued { client_id, delivery }));
         }
     }
+}
+
+/// mosquitto: nobody publishes to `$SYS` but bridges their state, and nobody to a share.
+fn is_reserved(topic: &str) -> bool {
+    let of_bridge = |rest: &str| rest.strip_suffix("/state").is_some_and(|name| !name.contains('/'));
+    if topic.strip_prefix("$SYS/broker/connection/").is_some_and(of_bridge) {
+        return false;
+    }
+    topic == "$SYS" || topic.starts_with("$SYS/") || topic.starts_with("$share/")
 }
 
 /// Round robin among a share's members; those who are connected go first, so that nobody's queue fills while another could work.

@@ -6,12 +6,11 @@ use super::Broker;
 use super::deadlines::Timer;
 use super::interface::{ConnectionId, Effect, Outbox, ShardId, ShardMessage, Time};
 use super::message::{Message, Publication};
-use super::reply;
 use super::session::Held;
 use super::shard::Interest;
 use super::subscriptions::Subscriber;
 use crate::access::Access;
-use crate::mqtt::{Packet, PacketId, ProtocolVersion, ReasonCode, Suback, topic_filter};
+use crate::mqtt::{Packet, PacketId, ReasonCode, Suback, topic_filter};
 
 /// Retained messages to send for one new Subscription.
 #[derive(Debug)]
@@ -24,7 +23,6 @@ pub(super) struct Replay {
 pub(super) struct Requested {
     connection: ConnectionId,
     packet_id: PacketId,
-    version: ProtocolVersion,
     pub(super) reasons: Vec<ReasonCode>,
     pub(super) replays: Vec<Replay>,
     /// Filters that other shards were not told of before.
@@ -32,8 +30,8 @@ pub(super) struct Requested {
 }
 
 impl Requested {
-    pub(super) fn new(connection: ConnectionId, packet_id: PacketId, version: ProtocolVersion) -> Self {
-        Self { connection, packet_id, version, reasons: Vec::new(), replays: Vec::new(), news: Vec::new() }
+    pub(super) fn new(connection: ConnectionId, packet_id: PacketId) -> Self {
+        Self { connection, packet_id, reasons: Vec::new(), replays: Vec::new(), news: Vec::new() }
     }
 }
 
@@ -110,7 +108,7 @@ impl Broker {
     /// SUBACK, then the retained messages.
     fn answer(&mut self, key: u32, requested: &Requested, now: Time, out: &mut Outbox) {
         let suback = Suback { packet_id: requested.packet_id, properties: Vec::new(), reasons: requested.reasons.clone() };
-        reply::packet(requested.connection, requested.version, &Packet::Suback(suback), out);
+        self.reply(requested.connection, &Packet::Suback(suback), out);
         if requested.replays.is_empty() {
             return;
         }

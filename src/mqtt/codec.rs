@@ -5,7 +5,7 @@ mod encode;
 pub(in crate::mqtt) mod fields;
 
 use super::{Packet, PacketId, Property, ProtocolVersion, Qos, ReasonCode};
-use fields::{Reader, malformed};
+use fields::{Reader, malformed, protocol_error};
 
 pub use encode::{encode, encode_publish, publish_len};
 
@@ -29,11 +29,17 @@ pub struct DecodeError {
     pub detail: &'static str,
     /// The bytes are a CONNECT of version 5, whose sender understands a CONNACK with this reason.
     pub in_connect_v5: bool,
+    /// Ends the connection without a word, as mosquitto does here: saying why is optional (4.13.1).
+    pub is_unanswered: bool,
 }
 
 impl DecodeError {
     pub(in crate::mqtt) const fn new(reason: ReasonCode, detail: &'static str) -> Self {
-        Self { reason, detail, in_connect_v5: false }
+        Self { reason, detail, in_connect_v5: false, is_unanswered: false }
+    }
+
+    pub(in crate::mqtt) const fn unanswered(self) -> Self {
+        Self { is_unanswered: true, ..self }
     }
 }
 
@@ -67,6 +73,9 @@ pub fn decode(buffer: &[u8], version: ProtocolVersion, packet_size_max: u32) -> 
         return Err(DecodeError::new(ReasonCode::PacketTooLarge, "packet larger than permitted"));
     }
     let Some(body) = buffer.get(header_len..len) else { return Ok(Decoded::Incomplete { needed: len }) };
+    if matches!(first >> 4, 12 | 13) && remaining > 0 {
+        return Err(malformed("PINGREQ or PINGRESP with contents").unanswered());
+    }
     let packet = decode::body(first, Reader::new(body), version)?;
     Ok(Decoded::Packet { packet, len })
 }
@@ -75,8 +84,17 @@ pub fn decode(buffer: &[u8], version: ProtocolVersion, packet_size_max: u32) -> 
 #[inline]
 pub fn decode_from_client(buffer: &[u8], version: ProtocolVersion, packet_size_max: u32) -> Result<Decoded<'_>, DecodeError> {
     if let Some(&first @ (0x20..0x30 | 0x90..0xa0 | 0xb0..0xc0 | 0xd0..0xe0)) = buffer.first() {
-        decode::check_first_byte(first, version)?;
-        return Err(fields::protocol_error("a packet that only a server sends"));
+        let Some((_, remaining)) = remaining_length(buffer.get(1..).unwrap_or_default())? else {
+            return Ok(Decoded::Incomplete { needed: buffer.len().saturating_add(1) });
+        };
+        if first >> 4 == 13 && remaining > 0 {
+            return Err(malformed("PINGREQ or PINGRESP with contents").unanswered());
+        }
+        // mosquitto does not look at the flags of CONNACK.
+        if first >> 4 != 2 {
+            decode::check_first_byte(first, version)?;
+        }
+        return Err(protocol_error("a packet that only a server sends"));
     }
     decode(buffer, version, packet_size_max)
 }
@@ -92,5 +110,5 @@ fn remaining_length(after: &[u8]) -> Result<Option<(usize, usize)>, DecodeError>
             return Ok(Some((index + 2, value)));
         }
     }
-    if after.len() >= 4 { Err(malformed("Remaining Length of more than four bytes")) } else { Ok(None) }
+    if after.len() >= 4 { Err(malformed("Remaining Length of more than four bytes").unanswered()) } else { Ok(None) }
 }

@@ -182,13 +182,16 @@ impl Kind<str> for Text {
     }
 }
 
-/// Response Topic: a Topic Name, so without wildcards `[MQTT-3.3.2-14]`.
+/// Response Topic: a Topic Name, so not empty and without wildcards `[MQTT-3.3.2-14]`.
 struct TopicName;
 impl Kind<str> for TopicName {
     type Owned = Box<str>;
     fn read(reader: &mut Reader<'_>) -> Result<Box<str>, DecodeError> {
         let topic = reader.string()?;
-        if topic.contains(['+', '#']) { Err(protocol_error("wildcard in Response Topic")) } else { Ok(topic.into()) }
+        if topic.is_empty() || topic.contains(['+', '#']) {
+            return Err(protocol_error("Response Topic is not a Topic Name"));
+        }
+        Ok(topic.into())
     }
     fn write(value: &str, out: &mut Vec<u8>) {
         Text::write(value, out);

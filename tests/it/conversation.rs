@@ -11,6 +11,7 @@
 //! | `a: > hex 10 00` | … or any bytes |
 //! | `a: > close` | the connection breaks without DISCONNECT |
 //! | `a: < connack success` | `a` is sent this packet next; fields that are not named have their defaults |
+//! | `a: < hex 20 02 00 00` | … or exactly these bytes |
 //! | `a: <~ publish topic=x` | … or later: others may come first |
 //! | `a: < closed` | the connection is closed; `closed ...`: whatever was sent before |
 //! | `a: < nothing` | nothing was sent |

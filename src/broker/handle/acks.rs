@@ -7,13 +7,9 @@ use super::super::interface::{ConnectionId, Effect, Outbox, Time};
 use super::super::message::Publication;
 use super::super::record::Record;
 use super::super::{Broker, reply};
-use crate::mqtt::{Ack, Packet, PacketId, ProtocolVersion, ReasonCode};
+use crate::mqtt::{Ack, Packet, PacketId, ReasonCode};
 
 impl Broker {
-    fn version_of(&self, id: ConnectionId) -> ProtocolVersion {
-        self.connection(id).map_or(ProtocolVersion::V311, |connection| connection.version)
-    }
-
     fn persist_acknowledged(&self, key: u32, packet_id: PacketId, awaiting: Option<Awaiting>, out: &mut Outbox) {
         if let Some(session) = self.sessions.get(key).filter(|session| self.persists && session.is_durable()) {
             let client_id = session.identity.client_id.clone();
@@ -42,7 +38,6 @@ impl Broker {
     }
 
     pub(super) fn pubrec(&mut self, id: ConnectionId, key: u32, ack: &Ack, now: Time, out: &mut Outbox) {
-        let version = self.version_of(id);
         if ack.reason.is_error() {
             // The receiver refused: the flight is over (4.3.3).
             return self.complete(id, key, ack.packet_id, Awaiting::Pubrec, now, out);
@@ -57,7 +52,7 @@ impl Broker {
             // An answer lets the client finish, whatever it thinks of; mosquitto gives the same.
             None => {}
         }
-        reply::packet(id, version, &Packet::Pubrel(reply::ack(ack.packet_id, ReasonCode::Success)), out); // [MQTT-4.3.3-4]
+        self.reply(id, &Packet::Pubrel(reply::ack(ack.packet_id, ReasonCode::Success)), out); // [MQTT-4.3.3-4]
     }
 
     pub(super) fn pubcomp(&mut self, id: ConnectionId, key: u32, ack: &Ack, now: Time, out: &mut Outbox) {
@@ -66,12 +61,15 @@ impl Broker {
 
     /// The client releases a QoS 2 message: now it goes its way, under the rules that hold now.
     pub(super) fn pubrel(&mut self, id: ConnectionId, key: u32, ack: &Ack, now: Time, out: &mut Outbox) {
-        let version = self.version_of(id);
         let Some(session) = self.sessions.get_mut(key) else { return };
         let identity = Arc::clone(&session.identity);
         let durable = self.persists && session.is_durable();
+        let received = session.incoming.remove(&ack.packet_id.get());
+        if let Some(connection) = self.connection_mut(id) {
+            connection.repeated.remove(&ack.packet_id.get());
+        }
         // A PUBREL of nothing is answered like any other: it may be repeated after a reconnect.
-        if let Some(message) = session.incoming.remove(&ack.packet_id.get()) {
+        if let Some(message) = received {
             if !message.is_expired(now) && self.may_publish(&identity, &message.topic) {
                 self.route(&mut Publication::of(&message), Some(key), now, out);
             }
@@ -80,6 +78,6 @@ impl Broker {
                 out.effects.push(Effect::Persist(record));
             }
         }
-        reply::packet(id, version, &Packet::Pubcomp(reply::ack(ack.packet_id, ReasonCode::Success)), out); // [MQTT-4.3.3-11]
+        self.reply(id, &Packet::Pubcomp(reply::ack(ack.packet_id, ReasonCode::Success)), out); // [MQTT-4.3.3-11]
     }
 }

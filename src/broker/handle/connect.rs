@@ -1,6 +1,6 @@
 //! CONNECT (3.1): may this client come in, and what does it find.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::super::connection::{Connection, State};
@@ -75,6 +75,8 @@ impl Broker {
             silence_max_ms: 0,
             keep_alive_at: None,
             aliases: Vec::new(),
+            packet_size_max: u32::MAX,
+            repeated: BTreeSet::new(),
             session_expiry_was_zero: false,
             wants_reasons: true,
         };
@@ -266,7 +268,11 @@ impl Broker {
         let key = self.place_session(session, known.filter(|_| session_present));
         self.establish(id, key, connect, &asked, now);
         self.note_connected(id, connect, out);
-        self.send_connack(id, connect, session_present, out);
+        if !self.send_connack(id, connect, session_present, out) {
+            // Even this packet is larger than the client takes.
+            self.lose_connection(id, now, out);
+            return out.close(id);
+        }
         self.persist_session(key, out);
         self.drop_what_is_denied(key);
         self.drop_denied_in_flight(key);
@@ -361,6 +367,7 @@ impl Broker {
         connection.state = State::Established { session: key };
         connection.session_expiry_was_zero = asked.session_expiry_secs == 0;
         connection.wants_reasons = asked.wants_reasons;
+        connection.packet_size_max = asked.packet_size_max;
         connection.silence_max_ms = u64::from(keep_alive) * 1500; // [MQTT-3.1.2-22]
         if keep_alive > 0 {
             let at = Time(now.0 + connection.silence_max_ms);
@@ -393,7 +400,7 @@ impl Broker {
         }
     }
 
-    fn send_connack(&mut self, id: ConnectionId, connect: &Connect, session_present: bool, out: &mut Outbox) {
+    fn send_connack(&mut self, id: ConnectionId, connect: &Connect, session_present: bool, out: &mut Outbox) -> bool {
         let mut properties = Properties::new();
         if connect.version == ProtocolVersion::V5 {
             let limits = &self.settings.conf.limits;
@@ -421,7 +428,7 @@ impl Broker {
         }
         // Version 3.1 has no Session Present flag.
         let session_present = session_present && connect.version != ProtocolVersion::V31;
-        reply::packet(id, connect.version, &Packet::Connack(Connack { session_present, reason: ReasonCode::Success, properties }), out);
+        self.reply(id, &Packet::Connack(Connack { session_present, reason: ReasonCode::Success, properties }), out)
     }
 
     pub(in super::super) fn persist_session(&self, key: u32, out: &mut Outbox) {

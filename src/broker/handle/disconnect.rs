@@ -48,7 +48,9 @@ impl Broker {
         let Some(connection) = self.connection(id) else { return };
         let (version, awaits_connect) = (connection.version, matches!(connection.state, State::AwaitingConnect { .. }));
         self.note_ended(id, &format!("disconnected: {}", error.detail), out);
-        if awaits_connect {
+        if error.is_unanswered {
+            // closed without a word
+        } else if awaits_connect {
             if error.in_connect_v5 {
                 reply::refuse(id, ProtocolVersion::V5, error.reason, out); // 4.13.1
             } else if error.reason == ReasonCode::UnsupportedProtocolVersion {

@@ -6,10 +6,10 @@ mod disconnect;
 mod publish;
 mod subscribe;
 
+use super::Broker;
 use super::connection::State;
 use super::interface::{ConnectionId, Outbox, Time};
-use super::{Broker, reply};
-use crate::mqtt::{Packet, ProtocolVersion, ReasonCode, codec};
+use crate::mqtt::{Packet, ReasonCode, codec};
 
 /// Bytes of packets that may wait behind a password check.
 const EARLY_BYTES_MAX: usize = 64 << 10;
@@ -47,8 +47,7 @@ impl Broker {
             Packet::Subscribe(subscribe) => self.subscribe(id, key, subscribe, now, out),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(id, key, &unsubscribe, now, out),
             Packet::Pingreq => {
-                let version = self.connection(id).map_or(ProtocolVersion::V311, |connection| connection.version);
-                reply::packet(id, version, &Packet::Pingresp, out); // [MQTT-3.12.4-1]
+                self.reply(id, &Packet::Pingresp, out); // [MQTT-3.12.4-1]
             }
             Packet::Disconnect(disconnect) => self.disconnect(id, key, &disconnect, now, out),
             // A second CONNECT [MQTT-3.1.0-2], a packet that only a server sends, and AUTH without an Authentication Method.

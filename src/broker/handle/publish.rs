@@ -48,15 +48,15 @@ impl Broker {
         let Some(session) = self.sessions.get(key) else { return };
         let identity = Arc::clone(&session.identity);
         if self.settings.conf.limits.payload_size.is_some_and(|max| payload.len() > max as usize) {
-            return decline(id, version, qos, packet_id, ReasonCode::PacketTooLarge, out);
+            return self.decline(id, (version, qos, packet_id), ReasonCode::PacketTooLarge, out);
         }
         if !self.may_publish(&identity, &topic) || topic.starts_with("$CONTROL/") {
-            return decline(id, version, qos, packet_id, ReasonCode::NotAuthorized, out);
+            return self.decline(id, (version, qos, packet_id), ReasonCode::NotAuthorized, out);
         }
         if self.memory_full && (qos != Qos::AtMostOnce || retain) && !payload.is_empty() {
             // An acknowledgement would promise what cannot be kept; version 3 knows no other way to say so than to close.
             return match version {
-                ProtocolVersion::V5 => decline(id, version, qos, packet_id, ReasonCode::QuotaExceeded, out),
+                ProtocolVersion::V5 => self.decline(id, (version, qos, packet_id), ReasonCode::QuotaExceeded, out),
                 ProtocolVersion::V31 | ProtocolVersion::V311 => self.abort(id, ReasonCode::QuotaExceeded, now, out),
             };
         }
@@ -71,7 +71,7 @@ impl Broker {
                 let matched = self.route(&mut publication, Some(key), now, out);
                 let reason =
                     if matched || version != ProtocolVersion::V5 { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
-                reply::packet(id, version, &Packet::Puback(reply::ack(packet_id, reason)), out); // [MQTT-4.3.2-4]
+                self.reply(id, &Packet::Puback(reply::ack(packet_id, reason)), out); // [MQTT-4.3.2-4]
             }
             (Qos::ExactlyOnce, Some(packet_id)) => self.receive_exactly_once(id, key, packet_id, &mut publication, now, out),
             _ => {
@@ -104,11 +104,17 @@ impl Broker {
             ProtocolVersion::V5 => usize::from(self.settings.conf.limits.inflight_messages.unwrap_or(u16::MAX)),
             ProtocolVersion::V31 | ProtocolVersion::V311 => UNRELEASED_V3_MAX,
         };
+        let is_again = self.connection(id).is_some_and(|connection| connection.repeated.contains(&packet_id.get()));
         let persists = self.persists;
         let Some(session) = self.sessions.get_mut(key) else { return };
         // The same identifier with other contents is a new message from a client that has lost its state, as mosquitto holds.
         let is_repeated = session.incoming.get(&packet_id.get()).is_some_and(|kept| is_same(kept, publication));
-        if !is_repeated {
+        if is_repeated {
+            if is_again {
+                // Sending again is for a new connection [MQTT-4.4.0-1]; mosquitto bears it once.
+                return self.abort(id, ReasonCode::ProtocolError, now, out);
+            }
+        } else {
             if !session.incoming.contains_key(&packet_id.get()) && session.incoming.len() >= most {
                 return self.abort(id, ReasonCode::ReceiveMaximumExceeded, now, out); // 3.3.4
             }
@@ -119,7 +125,30 @@ impl Broker {
             }
             session.incoming.insert(packet_id.get(), message);
         }
-        reply::packet(id, version, &Packet::Pubrec(reply::ack(packet_id, ReasonCode::Success)), out); // [MQTT-4.3.3-8]
+        if let Some(connection) = self.connection_mut(id) {
+            if is_repeated {
+                connection.repeated.insert(packet_id.get());
+            } else {
+                connection.repeated.remove(&packet_id.get());
+            }
+        }
+        self.reply(id, &Packet::Pubrec(reply::ack(packet_id, ReasonCode::Success)), out); // [MQTT-4.3.3-8]
+    }
+
+    /// Acknowledged and dropped: version 5 learns why `[MQTT-3.3.5-2]`, version 3 cannot.
+    fn decline(
+        &self,
+        id: ConnectionId,
+        (version, qos, packet_id): (ProtocolVersion, Qos, Option<PacketId>),
+        reason: ReasonCode,
+        out: &mut Outbox,
+    ) {
+        let reason = if version == ProtocolVersion::V5 { reason } else { ReasonCode::Success };
+        if let Some(packet_id) = packet_id {
+            let ack = reply::ack(packet_id, reason);
+            let packet = if qos == Qos::ExactlyOnce { Packet::Pubrec(ack) } else { Packet::Puback(ack) };
+            self.reply(id, &packet, out);
+        }
     }
 
     /// Stores a new Topic Alias, or finds the Topic Name of a known one (3.3.2.3.4).
@@ -167,14 +196,4 @@ fn take_expiry(properties: &mut Properties, now: Time) -> Option<Time> {
 
 fn is_same(kept: &Message, publication: &Publication<'_>) -> bool {
     *kept.topic == *publication.topic && *kept.payload == *publication.payload
-}
-
-/// Acknowledged and dropped: version 5 learns why `[MQTT-3.3.5-2]`, version 3 cannot.
-fn decline(id: ConnectionId, version: ProtocolVersion, qos: Qos, packet_id: Option<PacketId>, reason: ReasonCode, out: &mut Outbox) {
-    let reason = if version == ProtocolVersion::V5 { reason } else { ReasonCode::Success };
-    if let Some(packet_id) = packet_id {
-        let ack = reply::ack(packet_id, reason);
-        let packet = if qos == Qos::ExactlyOnce { Packet::Pubrec(ack) } else { Packet::Puback(ack) };
-        reply::packet(id, version, &packet, out);
-    }
 }

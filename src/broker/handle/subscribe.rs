@@ -1,10 +1,10 @@
 //! SUBSCRIBE and UNSUBSCRIBE (3.8, 3.10).
 
+use super::super::Broker;
 use super::super::interface::{ConnectionId, Effect, Outbox, Time};
 use super::super::record::Record;
 use super::super::session::Held;
 use super::super::subscribing::{Replay, Requested};
-use super::super::{Broker, reply};
 use crate::mqtt::{Packet, Property, ReasonCode, RetainHandling, Subscribe, SubscriptionRequest, Unsuback, Unsubscribe, topic_filter};
 use crate::notice::Notice;
 
@@ -13,8 +13,6 @@ const SUBSCRIPTIONS_MAX: usize = 1_000_000;
 
 impl Broker {
     pub(super) fn subscribe(&mut self, id: ConnectionId, key: u32, subscribe: Subscribe, now: Time, out: &mut Outbox) {
-        let Some(connection) = self.connection(id) else { return };
-        let version = connection.version;
         let identifier = subscribe.properties.iter().find_map(|property| match property {
             Property::SubscriptionIdentifier(identifier) => Some(*identifier),
             _ => None,
@@ -28,7 +26,7 @@ impl Broker {
                 return self.abort(id, ReasonCode::ProtocolError, now, out); // [MQTT-3.8.3-4]
             }
         }
-        let mut requested = Requested::new(id, subscribe.packet_id, version);
+        let mut requested = Requested::new(id, subscribe.packet_id);
         for request in subscribe.subscriptions {
             let reason = self.subscribe_one(key, request, identifier.unwrap_or(0), &mut requested, out);
             requested.reasons.push(reason);
@@ -78,7 +76,6 @@ impl Broker {
     }
 
     pub(super) fn unsubscribe(&mut self, id: ConnectionId, key: u32, unsubscribe: &Unsubscribe, now: Time, out: &mut Outbox) {
-        let Some(version) = self.connection(id).map(|connection| connection.version) else { return };
         if unsubscribe.filters.iter().any(|filter| topic_filter::parse(filter).is_none()) {
             return self.abort(id, ReasonCode::MalformedPacket, now, out);
         }
@@ -99,7 +96,7 @@ impl Broker {
             reasons.push(ReasonCode::Success);
         }
         let unsuback = Unsuback { packet_id: unsubscribe.packet_id, properties: Vec::new(), reasons };
-        reply::packet(id, version, &Packet::Unsuback(unsuback), out); // [MQTT-3.10.4-4]
+        self.reply(id, &Packet::Unsuback(unsuback), out); // [MQTT-3.10.4-4]
     }
 }
 

@@ -71,7 +71,7 @@ fn publish(first: u8, mut reader: Reader<'_>, version: ProtocolVersion) -> Resul
     let packet_id = if qos == Qos::AtMostOnce { None } else { Some(reader.packet_id()?) };
     let properties = properties(&mut reader, version, PacketSet::PUBLISH)?;
     if topic.is_empty() && !properties.iter().any(|property| matches!(property, Property::TopicAlias(_))) {
-        return Err(protocol_error("neither Topic Name nor Topic Alias"));
+        return Err(malformed("neither Topic Name nor Topic Alias")); // mosquitto's choice of code
     }
     Ok(Publish { dup: first & 8 != 0, qos, retain: first & 1 != 0, topic, packet_id, properties, payload: reader.rest() })
 }
@@ -97,7 +97,9 @@ fn reason_and_properties(reader: &mut Reader<'_>, version: ProtocolVersion, pack
     if version != ProtocolVersion::V5 || reader.is_empty() {
         return Ok((ReasonCode::Success, Properties::new()));
     }
-    let reason = reason(reader, packet)?;
+    // Whoever leaves with a wrong Reason Code is not told so.
+    let refused = |error: DecodeError| if packet == PacketSet::DISCONNECT { error.unanswered() } else { error };
+    let reason = reason(reader, packet).map_err(refused)?;
     let properties = if reader.is_empty() { Properties::new() } else { property::decode(reader, packet)? };
     Ok((reason, properties))
 }
@@ -122,13 +124,16 @@ fn auth(reader: &mut Reader<'_>) -> Result<Auth> {
 fn protocol(reader: &mut Reader<'_>) -> Result<(ProtocolVersion, bool)> {
     const UNSUPPORTED: DecodeError =
         DecodeError::new(ReasonCode::UnsupportedProtocolVersion, "CONNECT with an unsupported protocol version");
+    /// A version that nobody knows is answered as in 5, one that goes by the other name as in 3, as by mosquitto.
+    const UNKNOWN: DecodeError = DecodeError { in_connect_v5: true, ..UNSUPPORTED };
     let name = reader.string()?;
     let version = reader.u8()?;
     match (name, version) {
         ("MQIsdp", 0x03 | 0x83) => Ok((ProtocolVersion::V31, version & 0x80 != 0)),
         ("MQTT", 0x04 | 0x84) => Ok((ProtocolVersion::V311, version & 0x80 != 0)),
         ("MQTT", 0x05) => Ok((ProtocolVersion::V5, false)),
-        ("MQIsdp" | "MQTT", _) => Err(UNSUPPORTED),
+        ("MQIsdp" | "MQTT", 0x03..=0x05 | 0x83..=0x85) => Err(UNSUPPORTED),
+        ("MQIsdp" | "MQTT", _) => Err(UNKNOWN),
         _ => Err(protocol_error("CONNECT with an unknown protocol name")),
     }
 }
@@ -143,35 +148,44 @@ fn connect(header_flags: u8, reader: &mut Reader<'_>) -> Result<Connect> {
     connect.map_err(|error| DecodeError { in_connect_v5, ..error })
 }
 
+/// What mosquitto answers in version 5 is the properties, the Client Identifier and the Will; other faults end the connection at once.
 fn connect_of(version: ProtocolVersion, bridge: bool, header_flags: u8, reader: &mut Reader<'_>) -> Result<Connect> {
     // MQTT 3.1 does not use these flags of CONNECT; later versions reserve them.
     if header_flags != 0 && version != ProtocolVersion::V31 {
-        return Err(RESERVED_FLAGS);
+        return Err(RESERVED_FLAGS.unanswered());
     }
-    let flags = reader.u8()?;
+    let refused = |detail| Err(protocol_error(detail).unanswered());
+    let flags = reader.u8().map_err(DecodeError::unanswered)?;
     let has = |bit: u8| flags & bit != 0;
     if has(0x01) && version != ProtocolVersion::V31 {
-        return Err(protocol_error("CONNECT with the reserved flag set")); // [MQTT-3.1.2-3]
+        return refused("CONNECT with the reserved flag set"); // [MQTT-3.1.2-3]
     }
-    if !has(0x04) && flags & 0x38 != 0 {
-        return Err(protocol_error("CONNECT with Will flags but no Will")); // [MQTT-3.1.2-11], [MQTT-3.1.2-13]
-    }
-    let will_qos = Qos::from_u8(flags >> 3 & 3).ok_or_else(|| protocol_error("CONNECT with Will QoS 3"))?; // [MQTT-3.1.2-12]
-    if has(0x40) && !has(0x80) && version != ProtocolVersion::V5 {
-        return Err(protocol_error("CONNECT with a password but no username")); // 3.1.1 [MQTT-3.1.2-22]
-    }
-    let keep_alive = reader.u16()?;
+    let keep_alive = reader.u16().map_err(DecodeError::unanswered)?;
     let properties = properties(reader, version, PacketSet::CONNECT)?;
+    let Some(will_qos) = Qos::from_u8(flags >> 3 & 3) else { return refused("CONNECT with Will QoS 3") }; // [MQTT-3.1.2-12]
     let says = |wanted: fn(&Property) -> bool| properties.iter().any(wanted);
     if says(|p| matches!(p, Property::AuthenticationData(_))) && !says(|p| matches!(p, Property::AuthenticationMethod(_))) {
         return Err(protocol_error("Authentication Data without Authentication Method"));
     }
     let not_valid = |error: DecodeError| DecodeError { reason: ReasonCode::ClientIdentifierNotValid, ..error };
-    let client_id = reader.binary().and_then(|bytes| Reader::of_string(bytes).map_err(not_valid))?.to_owned();
+    let client_id = reader.binary().map_err(DecodeError::unanswered)?;
+    let client_id = Reader::of_string(client_id).map_err(not_valid)?.to_owned();
+    if !has(0x04) && flags & 0x38 != 0 {
+        return refused("CONNECT with Will flags but no Will"); // [MQTT-3.1.2-11], [MQTT-3.1.2-13]
+    }
     let will = if has(0x04) { Some(will(reader, version, will_qos, has(0x20))?) } else { None };
-    let username = if has(0x80) { Some(reader.string()?.to_owned()) } else { None };
-    let password = if has(0x40) { Some(reader.binary()?.to_vec()) } else { None };
+    let (username, password) = credentials(flags, version, reader).map_err(DecodeError::unanswered)?;
     Ok(Connect { version, bridge, clean_start: has(0x02), keep_alive, properties, client_id, will, username, password })
+}
+
+fn credentials(flags: u8, version: ProtocolVersion, reader: &mut Reader<'_>) -> Result<(Option<String>, Option<Vec<u8>>)> {
+    let (has_username, has_password) = (flags & 0x80 != 0, flags & 0x40 != 0);
+    if has_password && !has_username && version != ProtocolVersion::V5 {
+        return Err(protocol_error("CONNECT with a password but no username")); // 3.1.1 [MQTT-3.1.2-22]
+    }
+    let username = if has_username { Some(reader.string()?.to_owned()) } else { None };
+    let password = if has_password { Some(reader.binary()?.to_vec()) } else { None };
+    Ok((username, password))
 }
 
 fn will(reader: &mut Reader<'_>, version: ProtocolVersion, qos: Qos, retain: bool) -> Result<Will> {

@@ -161,7 +161,31 @@ impl<R: Runner> Play<'_, R> {
         }
     }
 
+    /// Exactly these bytes come next.
+    fn expect_bytes(&mut self, name: &str, expected: &[u8]) -> Result<(), String> {
+        loop {
+            let client = self.client(name)?;
+            if client.bytes.len() >= expected.len() || !client.open {
+                break;
+            }
+            match self.runner.receive(name) {
+                Received::Bytes(bytes) => self.client(name)?.bytes.extend(bytes),
+                Received::Closed => self.client(name)?.open = false,
+                Received::Nothing => break,
+            }
+        }
+        let client = self.client(name)?;
+        if !client.packets.is_empty() || !client.bytes.starts_with(expected) {
+            return Err(format!("got: {:02x?}", client.bytes));
+        }
+        client.bytes.drain(..expected.len());
+        Ok(())
+    }
+
     fn expect(&mut self, name: &str, expected: &[String], any_order: bool) -> Result<(), String> {
+        if expected.first().is_some_and(|word| word == "hex") {
+            return self.expect_bytes(name, &words::hex(&expected[1..])?);
+        }
         let expected: Vec<String> = expected.iter().map(|word| self.resolve(word)).collect();
         let mut skipped = VecDeque::new();
         loop {
