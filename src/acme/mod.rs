@@ -1,6 +1,10 @@
 //! Certificates from a CA that speaks ACME (RFC 8555): what PID 1 asks of its worker, and the worker, which alone talks to strangers.
 
 pub mod exchange;
+pub mod lineage;
+pub mod schedule;
+pub mod settings;
+pub mod state;
 mod worker;
 
 pub use worker::command;

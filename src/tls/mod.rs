@@ -2,6 +2,7 @@
 
 mod ciphers;
 mod identity;
+pub mod leaf;
 pub mod self_made;
 
 use std::path::Path;
