@@ -73,9 +73,10 @@ pub fn renewal(variable: impl Fn(&str) -> Option<String>) -> (Renewal, Option<St
     match variable("RENEWAL").as_deref() {
         None | Some("" | "restart") => (Renewal::Restart, None),
         Some("reload") => (Renewal::Reload, None),
-        Some(other) => {
-            (Renewal::Restart, Some(format!("Warning: RENEWAL=\"{other}\" is neither restart nor reload; new certificates restart the broker.")))
-        }
+        Some(other) => (
+            Renewal::Restart,
+            Some(format!("Warning: RENEWAL=\"{other}\" is neither restart nor reload; new certificates restart the broker.")),
+        ),
     }
 }
 
@@ -206,7 +207,8 @@ mod tests {
 
     #[test]
     fn names_come_with_commas_or_spaces_and_any_value_of_testcert_counts() {
-        let settings = read(&[("DOMAIN", "a.test, b.test a.test,::1"), ("EMAIL", "a@b"), ("TESTCERT", "no")]).expect("right").expect("wanted");
+        let settings =
+            read(&[("DOMAIN", "a.test, b.test a.test,::1"), ("EMAIL", "a@b"), ("TESTCERT", "no")]).expect("right").expect("wanted");
         assert_eq!(settings.domains, ["a.test", "b.test", "::1"]);
         assert_eq!((settings.directory.as_str(), settings.is_test), (STAGING, true));
     }

@@ -149,7 +149,8 @@ impl State {
     pub fn not_wished(&mut self, now: Seconds, certificate: &str, retry_after: Option<u64>) {
         let pause = retry_after.map_or(6 * 3600, |seconds| Seconds::try_from(seconds).unwrap_or(Seconds::MAX)).clamp(RETRY_MIN, 86_400);
         let former = self.renewal_info.take().filter(|wish| wish.certificate == certificate);
-        self.renewal_info = Some(Wish { certificate: certificate.to_owned(), ask_at: now.saturating_add(pause), ..former.unwrap_or_default() });
+        self.renewal_info =
+            Some(Wish { certificate: certificate.to_owned(), ask_at: now.saturating_add(pause), ..former.unwrap_or_default() });
     }
 }
 

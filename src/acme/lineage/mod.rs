@@ -141,7 +141,7 @@ impl Store {
     pub fn probe(&self) -> io::Result<()> {
         self.open()?;
         let probe = self.root.join("darner/probe");
-        durable::write(&probe, &[b'.'; 64 << 10], 0o600)?;
+        durable::write(&probe, &vec![b'.'; 64 << 10], 0o600)?;
         std::fs::remove_file(&probe)
     }
 

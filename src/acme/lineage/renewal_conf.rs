@@ -110,7 +110,7 @@ fn is(line: &str, key: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn facts<'a>(account: Option<&'a str>) -> Facts<'a> {
+    fn facts(account: Option<&str>) -> Facts<'_> {
         let root = Path::new("/etc/letsencrypt");
         Facts { name: "a.test", root, server: "https://ca.test/dir", account, key_type: ("ecdsa", Some("secp256r1")) }
     }
@@ -122,7 +122,13 @@ mod tests {
         let mut conf = RenewalConf::parse(text);
         conf.record(&facts(Some("new")));
         let text = conf.text();
-        for kept in ["# renew_before", "version = 5.8.0", "authenticator = webroot", "post_hook = /restart.sh", "[[webroot_map]]\na.test = /var/www"] {
+        for kept in [
+            "# renew_before",
+            "version = 5.8.0",
+            "authenticator = webroot",
+            "post_hook = /restart.sh",
+            "[[webroot_map]]\na.test = /var/www",
+        ] {
             assert!(text.contains(kept), "{kept}: {text}");
         }
         assert!(text.contains("cert = /etc/letsencrypt/live/a.test/cert.pem\n") && !text.contains("/old"), "{text}");
