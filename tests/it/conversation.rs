@@ -17,7 +17,7 @@
 //! | `a: < nothing` | nothing was sent |
 //! | `wait 90s` | time passes; scripts that wait longer than 2 s are only played to the core |
 //!
-//! `key=?` matches any value, `key=$name` any value the first time and the same ever after, `...` all fields that are not named. The
+//! `key=?` matches any value, `key=$name` any value the first time and the same ever after, `key=!name` any other value, `...` all fields that are not named. The
 //! properties of a CONNACK need not be named. See `words.rs` for the packets.
 
 mod core;

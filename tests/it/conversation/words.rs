@@ -368,6 +368,15 @@ pub fn matches(expected: &[String], got: &[String], captured: &mut HashMap<Strin
     }
     for word in expected.iter().filter(|word| word.contains('=')) {
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        if let Some(name) = value.strip_prefix('!') {
+            let other = captured.get(name).ok_or_else(|| format!("{name} was never captured"))?;
+            let at = rest.iter().position(|got| got.strip_prefix(key).is_some_and(|rest| rest.starts_with('=')));
+            let found = rest.remove(at.ok_or_else(|| format!("no {key}"))?);
+            if found[key.len() + 1..] == **other {
+                return Err(format!("{key} is {other} again"));
+            }
+            continue;
+        }
         let known = value.strip_prefix('$').map(|name| (name, captured.get(name).cloned()));
         let wanted = match &known {
             Some((_, Some(value))) => format!("{key}={value}"),
