@@ -37,6 +37,8 @@ pub(super) struct Outgoing {
     pub(super) queued_bytes: u64,
     pub(super) in_flight_bytes: u64,
     last_packet_id: u16,
+    /// Of the delivery that records were last made of.
+    last_number: u64,
 }
 
 impl Default for Outgoing {
@@ -49,6 +51,7 @@ impl Default for Outgoing {
             queued_bytes: 0,
             in_flight_bytes: 0,
             last_packet_id: 0,
+            last_number: 0,
         }
     }
 }
@@ -71,6 +74,20 @@ impl Outgoing {
         }
     }
 
+    /// The next number for a delivery that records are made of.
+    pub(super) fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    /// What an earlier process gave out is not given out again.
+    pub(super) fn restore_numbers(&mut self, number: u64, packet_id: Option<PacketId>) {
+        self.last_number = self.last_number.max(number);
+        if let Some(packet_id) = packet_id {
+            self.last_packet_id = packet_id.get();
+        }
+    }
+
     fn is_in_use(&self, packet_id: PacketId) -> bool {
         self.in_flight.iter().any(|entry| entry.packet_id == packet_id)
     }
@@ -89,12 +106,12 @@ impl Outgoing {
         self.in_flight.iter_mut().find(|entry| entry.packet_id == packet_id)
     }
 
-    /// Ends a flight, if it waits for `awaiting`.
-    pub(super) fn complete(&mut self, packet_id: PacketId, awaiting: Awaiting) -> bool {
+    /// Ends a flight, if it waits for `awaiting`; gives what was delivered.
+    pub(super) fn complete(&mut self, packet_id: PacketId, awaiting: Awaiting) -> Option<Delivery> {
         let found = self.in_flight.iter().position(|entry| entry.packet_id == packet_id && entry.awaiting == awaiting);
-        let Some(entry) = found.and_then(|at| self.in_flight.remove(at)) else { return false };
+        let entry = found.and_then(|at| self.in_flight.remove(at))?;
         self.in_flight_bytes = self.in_flight_bytes.saturating_sub(entry.delivery.message.bytes());
-        true
+        Some(entry.delivery)
     }
 
     /// Messages that wait without being in flight.
@@ -163,7 +180,14 @@ mod tests {
             expires_at: None,
             publisher: None,
         };
-        Delivery { message: Arc::new(message), qos: Qos::AtLeastOnce, retain: false, subscription_identifier: 0, packet_id: None }
+        Delivery {
+            message: Arc::new(message),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            subscription_identifier: 0,
+            packet_id: None,
+            number: 0,
+        }
     }
 
     #[test]
@@ -173,10 +197,10 @@ mod tests {
         for _ in 0..140_000 {
             let id = out.send(delivery());
             assert!(!stuck.contains(&id));
-            assert!(out.complete(id, Awaiting::Puback));
+            assert!(out.complete(id, Awaiting::Puback).is_some());
         }
         assert_eq!(out.in_flight.len(), 2);
         assert_eq!(out.in_flight_bytes, 2);
-        assert!(!out.complete(stuck[0], Awaiting::Pubcomp), "a PUBCOMP does not end a QoS 1 flight");
+        assert!(out.complete(stuck[0], Awaiting::Pubcomp).is_none(), "a PUBCOMP does not end a QoS 1 flight");
     }
 }

@@ -105,6 +105,14 @@ pub enum Input<'a> {
     Stored {
         count: u64,
     },
+    /// The store can keep nothing for now, or can again. What would have to be kept is refused meanwhile.
+    StoreFailing {
+        failing: bool,
+    },
+    /// What was held back for this connection was not stored, and was not sent: the connection ends.
+    NotStored {
+        connection: ConnectionId,
+    },
     FromShard {
         from: ShardId,
         message: ShardMessage,
@@ -139,6 +147,12 @@ pub enum Effect {
     Close {
         connection: ConnectionId,
     },
+    /// What is sent to this connection from here on leaves only after `Input::Stored` with this count (order is kept: so does
+    /// everything behind it).
+    Hold {
+        connection: ConnectionId,
+        until: u64,
+    },
     /// Check off the shard's thread: `settings.security[security].passwords`.
     Authenticate {
         connection: ConnectionId,
@@ -146,6 +160,7 @@ pub enum Effect {
         username: String,
         password: Vec<u8>,
     },
+    /// Keep this. Records are numbered from 1, in the order of these effects.
     Persist(Record),
     ToShard {
         to: ShardId,

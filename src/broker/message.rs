@@ -54,6 +54,8 @@ pub struct Delivery {
     pub subscription_identifier: u32,
     /// Set aside when the message was offered, as mosquitto numbers messages; `None` at QoS 0.
     pub packet_id: Option<PacketId>,
+    /// Its place in the session's order of arrival, under which records know it; 0 where none do.
+    pub number: u64,
 }
 
 /// What an encoded PUBLISH depends on besides its message; receivers with the same form share the bytes.

@@ -5,28 +5,33 @@
 mod connection;
 mod deadlines;
 mod handle;
+mod hold;
 pub mod in_flight;
 pub mod interface;
 pub mod message;
 mod reconfigure;
 pub mod record;
 mod reply;
-mod retained;
+mod restore;
+pub mod retained;
 mod route;
 mod session;
 pub mod shard;
+pub mod state;
 mod subscribing;
 mod subscriptions;
 mod sys_topics;
 mod trace;
-mod will;
+pub mod will;
 
 pub use interface::*;
+pub use restore::WILL_GRACE_SECS;
+pub use state::State;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use connection::{Connection, Slots, State};
+use connection::{Connection, Slots, State as ConnectionState};
 use deadlines::{Deadlines, Timer};
 use hashbrown::HashMap;
 use message::Identity;
@@ -39,6 +44,7 @@ use subscriptions::{FilterTree, LocalStand};
 use sys_topics::{Counters, SysTopics};
 
 use crate::logging::LogType;
+use crate::mqtt::ReasonCode;
 use crate::notice::Notice;
 
 /// mosquitto's version whose behaviour on the wire is the reference; printed where mosquitto prints its own.
@@ -65,6 +71,11 @@ pub struct Broker {
     has_acl: bool,
     /// Records are wanted: `persistence true`.
     persists: bool,
+    /// Records made since the beginning, and how many of them are safe.
+    records: u64,
+    stored: u64,
+    /// The store keeps nothing more for now: what cannot be kept is refused.
+    store_failing: bool,
     /// `log_type debug`
     traces: bool,
     connections: Slots<Connection>,
@@ -96,6 +107,9 @@ impl Broker {
             shards,
             has_acl: false,
             persists: false,
+            records: 0,
+            stored: 0,
+            store_failing: false,
             traces: false,
             connections: Slots::default(),
             sessions: Slots::default(),
@@ -164,8 +178,9 @@ impl Broker {
             }
             Input::Authenticated { connection, permitted } => self.authenticated(connection, permitted, now, out),
             Input::Reconfigured { settings } => self.reconfigured(settings, now, out),
-            // The store that counts is not there yet; acknowledgements do not wait.
-            Input::Stored { count: _ } => {}
+            Input::Stored { count } => self.stored = self.stored.max(count),
+            Input::NotStored { connection } => self.abort(connection, ReasonCode::QuotaExceeded, now, out),
+            Input::StoreFailing { failing } => self.store_failing = failing,
             Input::FromShard { from, message } => self.hear_shard(from, message, now, out),
             Input::DeadlineReached => self.deadline_reached(now, out),
             Input::Log { letter, line } => self.publish_log_line(letter, line, now, out),
@@ -173,6 +188,7 @@ impl Broker {
             Input::Shutdown => self.shutdown(out),
         }
         self.counters.count_sends(out.effects.get(before..).unwrap_or_default());
+        self.hold_back(before, out);
         if traces {
             self.trace_sent(before, out);
         }
@@ -199,11 +215,17 @@ impl Broker {
                 Timer::Replay => self.replay_some(now, out),
                 Timer::MemoryCheck => self.check_memory(now, out),
                 Timer::Housekeeping => {
-                    self.retained.remove_expired(now);
+                    self.expire_retained(now, out);
                     self.deadlines.set(now.plus_secs(HOUSEKEEPING_SECS), Timer::Housekeeping);
                 }
             }
         }
+    }
+
+    fn expire_retained(&mut self, now: Time, out: &mut Outbox) {
+        let topics = self.retained.remove_expired(now);
+        let lasting = topics.into_iter().filter(|topic| self.persists && !topic.starts_with('$'));
+        out.effects.extend(lasting.map(|topic| Effect::Persist(Record::RetainedExpired { topic, at: now })));
     }
 
     /// `memory_limit`: reckoned once a second from what is retained, queued and in flight, and from the number of sessions.
@@ -238,8 +260,8 @@ impl Broker {
 
     fn session_key(&self, id: ConnectionId) -> Option<u32> {
         match &self.connection(id)?.state {
-            State::Established { session } => Some(*session),
-            State::AwaitingConnect { .. } | State::Authenticating { .. } => None,
+            ConnectionState::Established { session } => Some(*session),
+            ConnectionState::AwaitingConnect { .. } | ConnectionState::Authenticating { .. } => None,
         }
     }
 

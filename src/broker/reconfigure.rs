@@ -1,5 +1,6 @@
 //! A new generation of configuration and security files: who may no longer stay, what may no longer be sent.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::in_flight::Outgoing;
@@ -28,7 +29,7 @@ impl Broker {
         }
         let keys: Vec<u32> = self.sessions.iter().map(|(key, _)| key).collect();
         for key in keys {
-            self.drop_what_is_denied(key);
+            self.drop_what_is_denied(key, out);
             self.pump(key, now, out);
         }
         self.sys_topics_reconfigured(&old, now);
@@ -57,25 +58,35 @@ impl Broker {
     }
 
     /// Queued messages that the ACL no longer lets this client read.
-    pub(super) fn drop_what_is_denied(&mut self, key: u32) {
-        self.change_outgoing(key, |outgoing, permits| outgoing.retain_queue(permits));
+    pub(super) fn drop_what_is_denied(&mut self, key: u32, out: &mut Outbox) {
+        self.change_outgoing(key, out, |outgoing, permits| outgoing.retain_queue(permits));
     }
 
     /// Before everything in flight is sent again, maybe to another user under the same Client Identifier.
-    pub(super) fn drop_denied_in_flight(&mut self, key: u32) {
-        self.change_outgoing(key, |outgoing, permits| outgoing.retain_in_flight(permits));
+    pub(super) fn drop_denied_in_flight(&mut self, key: u32, out: &mut Outbox) {
+        self.change_outgoing(key, out, |outgoing, permits| outgoing.retain_in_flight(permits));
     }
 
-    fn change_outgoing(&mut self, key: u32, change: impl FnOnce(&mut Outgoing, &dyn Fn(&Delivery) -> bool)) {
+    fn change_outgoing(&mut self, key: u32, out: &mut Outbox, change: impl FnOnce(&mut Outgoing, &dyn Fn(&Delivery) -> bool)) {
         if !self.has_acl {
             return;
         }
         let Some(identity) = self.identity_of(key) else { return };
         let Some(session) = self.sessions.get_mut(key) else { return };
         let mut outgoing = std::mem::take(&mut session.outgoing);
-        change(&mut outgoing, &|delivery| self.permits(&identity, &delivery.message.topic, Access::Read));
+        let dropped = RefCell::new(Vec::new());
+        change(&mut outgoing, &|delivery| {
+            let permitted = self.permits(&identity, &delivery.message.topic, Access::Read);
+            if !permitted {
+                dropped.borrow_mut().push(delivery.number);
+            }
+            permitted
+        });
         if let Some(session) = self.sessions.get_mut(key) {
             session.outgoing = outgoing;
+            for number in dropped.into_inner() {
+                session.record_done(number, out);
+            }
         }
     }
 

@@ -41,8 +41,8 @@ impl PartialEq for ByTopic {
 impl Eq for ByTopic {}
 
 /// The retained messages of the whole broker, as this shard sees them.
-#[derive(Debug, Default)]
-pub(super) struct Retained {
+#[derive(Debug, Clone, Default)]
+pub struct Retained {
     messages: BTreeSet<ByTopic>,
     /// Of topics and payloads.
     bytes: u64,
@@ -52,19 +52,58 @@ fn weight(message: &Message) -> u64 {
     (message.topic.len() + message.payload.len()) as u64
 }
 
+impl PartialEq for Retained {
+    fn eq(&self, other: &Self) -> bool {
+        self.messages.len() == other.messages.len() && self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Retained {}
+
 impl Retained {
-    pub(super) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.messages.len()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// In the order of their topics.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Message>> {
+        self.messages.iter().map(|entry| &entry.0)
+    }
+
+    /// Those that a restart does not end: all but the broker's own.
+    pub(super) fn durable(&self) -> Self {
+        self.iter().filter(|message| !message.topic.starts_with('$')).cloned().collect()
+    }
+
+    pub(super) fn contains(&self, topic: &str) -> bool {
+        self.messages.contains(topic)
+    }
+
+    pub(super) fn remove(&mut self, topic: &str) -> bool {
+        let removed = self.messages.take(topic);
+        self.bytes -= removed.as_ref().map_or(0, |entry| weight(&entry.0));
+        removed.is_some()
+    }
+
+    /// Removes what has expired at `at` under this topic.
+    pub(super) fn expire(&mut self, topic: &str, at: Time) {
+        if self.messages.get(topic).is_some_and(|entry| entry.0.is_expired(at)) {
+            self.remove(topic);
+        }
+    }
+
     /// Replaces the retained message of its topic `[MQTT-3.3.1-5]`; an empty payload removes it `[MQTT-3.3.1-6]`, `[MQTT-3.3.1-7]`.
-    pub(super) fn store(&mut self, message: Arc<Message>) {
-        let replaced = if message.payload.is_empty() {
-            self.messages.take(&*message.topic)
-        } else {
-            self.bytes += weight(&message);
-            self.messages.replace(ByTopic(message))
-        };
+    pub fn store(&mut self, message: Arc<Message>) {
+        if message.payload.is_empty() {
+            self.remove(&message.topic);
+            return;
+        }
+        self.bytes += weight(&message);
+        let replaced = self.messages.replace(ByTopic(message));
         self.bytes -= replaced.map_or(0, |entry| weight(&entry.0));
     }
 
@@ -98,8 +137,20 @@ impl Retained {
             .collect()
     }
 
-    pub(super) fn remove_expired(&mut self, now: Time) {
-        self.messages.retain(|entry| !entry.0.is_expired(now));
-        self.bytes = self.messages.iter().map(|entry| weight(&entry.0)).sum();
+    /// Gives their topics.
+    pub(super) fn remove_expired(&mut self, now: Time) -> Vec<Box<str>> {
+        let expired: Vec<Box<str>> = self.iter().filter(|message| message.is_expired(now)).map(|message| message.topic.clone()).collect();
+        for topic in &expired {
+            self.remove(topic);
+        }
+        expired
+    }
+}
+
+impl FromIterator<Arc<Message>> for Retained {
+    fn from_iter<T: IntoIterator<Item = Arc<Message>>>(messages: T) -> Self {
+        let mut bytes = 0;
+        let kept = messages.into_iter().inspect(|message| bytes += weight(message)).map(ByTopic).collect();
+        Self { messages: kept, bytes }
     }
 }

@@ -72,10 +72,25 @@ impl Broker {
         for to in self.other_shards() {
             out.effects.push(Effect::ToShard { to, message: ShardMessage::Retained { message: Arc::clone(&message) } });
         }
-        if self.persists && !message.topic.starts_with('$') {
+        let lasts = self.persists && !message.topic.starts_with('$');
+        if lasts && !message.payload.is_empty() {
             out.effects.push(Effect::Persist(Record::Retained { message: Arc::clone(&message) }));
+        } else if lasts && self.retained.contains(&message.topic) {
+            out.effects.push(Effect::Persist(Record::RetainedCleared { topic: message.topic.clone() }));
         }
         self.retained.store(message);
+    }
+
+    /// Whether a session would keep a message of this topic.
+    pub(super) fn reaches_recorded(&mut self, topic: &str) -> bool {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut keys = Vec::new();
+        self.local.visit_matches(topic, &mut scratch.stack, |stand| {
+            let members = stand.groups.values().flat_map(|group| &group.members);
+            keys.extend(stand.subscribers.iter().chain(members).map(|subscriber| subscriber.session));
+        });
+        self.scratch = scratch;
+        keys.into_iter().any(|key| self.sessions.get(key).is_some_and(|session| session.is_recorded))
     }
 
     /// Plain subscribers, and one member of each share that nobody on another shard could take, too.
@@ -223,8 +238,6 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(to.session) else { return };
         let qos = if conf.upgrade_outgoing_qos { to.options.qos } else { publication.qos.min(to.options.qos) };
         let terms = Terms { limits: &conf.limits, queue_qos0: conf.queue_qos0_messages, extra };
-        let before = out.effects.len();
-        let durable = self.persists && session.is_durable() && qos != Qos::AtMostOnce;
         let would_wait = session.wire.as_ref().is_none_or(|wire| wire.congested);
         let outcome = if self.memory_full && qos == Qos::AtMostOnce && would_wait {
             Offer::Dropped
@@ -249,18 +262,6 @@ impl Broker {
                     out.note(Notice::Dropping { client_id: session.identity.client_id.to_string() });
                 }
             }
-        }
-        if durable && matches!(outcome, Offer::Sent | Offer::Queued) {
-            // The record stands before the bytes that depend on it.
-            let delivery = super::message::Delivery {
-                message: publication.keep(),
-                qos,
-                retain,
-                subscription_identifier: to.identifier,
-                packet_id: None,
-            };
-            let client_id = session.identity.client_id.clone();
-            out.effects.insert(before, Effect::Persist(Record::Queued { client_id, delivery }));
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::in_flight::{Awaiting, Outgoing};
 use super::interface::{ConnectionId, Effect, Outbox, Time};
 use super::message::{Delivery, Encoded, Form, Identity, Message, Publication};
+use super::record::Record;
 use super::will::Will;
 use crate::conf::Limits;
 use crate::mqtt::{ProtocolVersion, Qos, SubscriptionOptions};
@@ -46,7 +47,7 @@ pub(super) struct Session {
     pub(super) outgoing: Outgoing,
     /// QoS 2 messages that wait for their PUBREL, by Packet Identifier.
     pub(super) incoming: BTreeMap<u16, Arc<Message>>,
-    pub(super) will: Option<Box<Will>>,
+    pub(super) will: Option<Arc<Will>>,
     /// Set while a will waits for its Will Delay Interval.
     pub(super) will_at: Option<Time>,
     /// Part of the listener's `mount_point` that is taken off topics sent to this client.
@@ -54,6 +55,10 @@ pub(super) struct Session {
     pub(super) max_qos: Qos,
     /// Messages were dropped since the client connected; said once.
     pub(super) is_dropping: bool,
+    /// Its records are kept: it is durable, and something keeps records.
+    pub(super) is_recorded: bool,
+    /// The number of the last record about it.
+    pub(super) last_record: u64,
 }
 
 /// What became of an offered message.
@@ -80,6 +85,20 @@ impl Session {
     /// A durable session outlives its connection.
     pub(super) fn is_durable(&self) -> bool {
         self.expiry_secs > 0
+    }
+
+    /// Makes a record of a change, if this session's records are kept.
+    pub(super) fn record(&self, out: &mut Outbox, make: impl FnOnce(Arc<Identity>) -> Record) {
+        if self.is_recorded {
+            out.effects.push(Effect::Persist(make(Arc::clone(&self.identity))));
+        }
+    }
+
+    /// A message has been delivered, or dropped.
+    pub(super) fn record_done(&self, number: u64, out: &mut Outbox) {
+        if number != 0 {
+            self.record(out, |client| Record::Done { client, number });
+        }
     }
 
     fn has_room(&self, terms: Terms<'_>) -> bool {
@@ -116,27 +135,42 @@ impl Session {
         let packet_id = (qos != Qos::AtMostOnce).then(|| self.outgoing.next_packet_id());
         let may_fly = can_send && qos != Qos::AtMostOnce && self.outgoing.queue.is_empty();
         if may_fly && self.outgoing.has_window(terms.limits.inflight_bytes) {
-            let delivery = Delivery { message: publication.keep(), qos, retain, subscription_identifier, packet_id };
-            return self.launch(publication, delivery, now, out);
+            let number = if self.is_recorded { self.outgoing.next_number() } else { 0 };
+            let delivery = Delivery { message: publication.keep(), qos, retain, subscription_identifier, packet_id, number };
+            return self.launch(publication, delivery, true, now, out);
         }
         if !self.has_room(terms) {
             return Offer::Dropped;
         }
-        let delivery = Delivery { message: publication.keep(), qos, retain, subscription_identifier, packet_id };
+        // A QoS 0 message for a connected client waits only for its socket.
+        let lasts = self.is_recorded && (qos != Qos::AtMostOnce || self.wire.is_none());
+        let number = if lasts { self.outgoing.next_number() } else { 0 };
+        let delivery = Delivery { message: publication.keep(), qos, retain, subscription_identifier, packet_id, number };
+        if lasts {
+            self.record(out, |client| Record::Queued { client, delivery: delivery.clone(), packet_id: None });
+        }
         self.outgoing.enqueue(delivery, self.wire.is_some());
         Offer::Queued
     }
 
-    /// Puts a QoS 1 or 2 message in flight and sends it.
-    fn launch(&mut self, publication: &mut Publication<'_>, delivery: Delivery, now: Time, out: &mut Outbox) -> Offer {
+    /// Puts a QoS 1 or 2 message in flight and sends it. `is_new`: it has not been in the queue.
+    fn launch(&mut self, publication: &mut Publication<'_>, delivery: Delivery, is_new: bool, now: Time, out: &mut Outbox) -> Offer {
         let Some(wire) = &self.wire else { return Offer::Discarded };
         let form = Form::of(&delivery, wire.v5, false);
         let encoded = publication.encode(form, now, out);
         if encoded.end - encoded.start > wire.packet_size_max {
             // Not sent, and treated as if it had been completed [MQTT-3.1.2-25].
+            if !is_new {
+                self.record_done(delivery.number, out);
+            }
             return Offer::Discarded;
         }
+        let (number, new) = (delivery.number, (is_new && self.is_recorded).then(|| delivery.clone()));
         let packet_id = self.outgoing.send(delivery);
+        self.record(out, |client| match new {
+            Some(delivery) => Record::Queued { client, delivery, packet_id: Some(packet_id) },
+            None => Record::Sent { client, number, packet_id },
+        });
         send(wire, encoded, Some(packet_id), out)
     }
 
@@ -145,7 +179,9 @@ impl Session {
         let mut sent = 0;
         while self.wire.as_ref().is_some_and(|wire| !wire.congested) {
             let Some(delivery) = self.outgoing.dequeue(inflight_bytes) else { break };
+            let number = delivery.number;
             if delivery.message.is_expired(now) {
+                self.record_done(number, out);
                 continue;
             }
             let message = Arc::clone(&delivery.message);
@@ -154,9 +190,10 @@ impl Session {
                 let Some(wire) = &self.wire else { break };
                 let form = Form::of(&delivery, wire.v5, false);
                 let encoded = publication.encode(form, now, out);
+                self.record_done(number, out);
                 send(wire, encoded, None, out)
             } else {
-                self.launch(&mut publication, delivery, now, out)
+                self.launch(&mut publication, delivery, false, now, out)
             };
             sent += u64::from(outcome == Offer::Sent);
             if out.arena.len() > PUMP_BYTES_MAX {

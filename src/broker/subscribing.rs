@@ -50,10 +50,15 @@ fn interest_of(filter: &str) -> Interest {
 }
 
 impl Broker {
-    pub(super) fn add_subscription(&mut self, key: u32, filter: &str, held: Held, requested: &mut Requested, _out: &mut Outbox) {
+    pub(super) fn add_subscription(&mut self, key: u32, filter: &str, held: Held, requested: &mut Requested) {
+        requested.news.extend(self.stand(key, filter, held));
+    }
+
+    /// Puts a Subscription into the tree; gives what the other shards were not told of before.
+    pub(super) fn stand(&mut self, key: u32, filter: &str, held: Held) -> Option<Interest> {
         let interest = interest_of(filter);
         let share_name = interest.share_name.as_deref();
-        let Some(stand) = self.local.entry(&interest.filter) else { return };
+        let stand = self.local.entry(&interest.filter)?;
         let was_wanted = stand.wants(share_name);
         let is_new =
             stand.put(share_name, &interest.filter, Subscriber { session: key, options: held.options, identifier: held.identifier });
@@ -64,9 +69,7 @@ impl Broker {
                 self.counters.subscriptions += 1;
             }
         }
-        if !was_wanted && self.shards > 1 {
-            requested.news.push(interest);
-        }
+        (!was_wanted && self.shards > 1).then_some(interest)
     }
 
     pub(super) fn remove_subscription(&mut self, key: u32, filter: &str, out: &mut Outbox) {

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use super::Broker;
 use super::interface::{Outbox, Time};
 use super::message::{Message, Publication};
+use super::record::Record;
 use crate::mqtt::{self, Property};
 
 /// What a client left to be published when its connection breaks.
-#[derive(Debug)]
-pub(super) struct Will {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Will {
     /// Without expiry, which begins to count when the will is published.
-    pub(super) message: Message,
-    pub(super) delay_secs: u32,
-    pub(super) expiry_secs: Option<u32>,
+    pub message: Message,
+    pub delay_secs: u32,
+    pub expiry_secs: Option<u32>,
 }
 
 impl Will {
@@ -46,8 +47,9 @@ impl Broker {
     pub(super) fn publish_will(&mut self, key: u32, now: Time, out: &mut Outbox) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let Some(will) = session.will.take() else { return };
+        session.record(out, |client| Record::WillGone { client });
         let identity = Arc::clone(&session.identity);
-        let mut message = will.message;
+        let mut message = will.message.clone();
         if !self.may_publish(&identity, &message.topic) || (message.retain && !self.settings.conf.retain_available) {
             return;
         }

@@ -43,6 +43,30 @@ impl DecodeError {
     }
 }
 
+/// What an encoded packet means for the state of whoever sends it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// SUBACK, PUBACK, PUBREC, PUBCOMP: a promise that something was taken over.
+    Promise,
+    /// CONNACK, UNSUBACK: a change of the session.
+    Session,
+    /// PUBREL, and PUBLISH at QoS 2: a step of an exactly-once flow.
+    ExactlyOnce,
+    Other,
+}
+
+/// By its first byte (2.1.1).
+pub fn kind(packet: &[u8]) -> Kind {
+    let first = packet.first().copied().unwrap_or_default();
+    match first >> 4 {
+        4 | 5 | 7 | 9 => Kind::Promise,
+        2 | 11 => Kind::Session,
+        3 if first & 0b110 == 0b100 => Kind::ExactlyOnce,
+        6 => Kind::ExactlyOnce,
+        _ => Kind::Other,
+    }
+}
+
 /// The parts of an outgoing PUBLISH, so that the broker encodes straight from its shared message.
 #[derive(Debug, Clone, Copy)]
 pub struct PublishParts<'a> {

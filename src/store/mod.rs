@@ -1,13 +1,45 @@
 //! The seam between the machine's records and a disk.
+//!
+//! # The contract
+//!
+//! 1. The machine numbers its `Effect::Persist` from 1. The driver hands them over in order with [`Store::append`], and ends a batch
+//!    with [`Store::commit`], once for each turn of its loop.
+//! 2. The store makes batches safe in their order: [`Progress::stored`] is the number of the last record that is safe, and all before
+//!    it are. What "safe" means is the durability level: with the operating system (`process`), or on the disk (`power`).
+//! 3. A crash leaves what some prefix of whole batches adds up to, which has at least `stored` records. So records that one input made
+//!    are kept together or not at all.
+//! 4. `Effect::Hold { connection, until }` stands before what the machine sends in reliance on a record: the driver lets nothing behind
+//!    it leave before `stored` has reached `until`. The driver tells the machine `Input::Stored` as it gets on.
+//! 5. While the store fails ([`Progress::failing`]), the driver says `Input::StoreFailing`, and for each connection that is held
+//!    `Input::NotStored`: the machine closes it without the acknowledgement, and refuses what it would have to keep. Records go on
+//!    being made; what they add up to is stored when the store recovers by itself, and then `failing` ends.
+//! 6. After a restart, [`Broker::restore`](crate::broker::Broker::restore) makes the machine anew from the [`State`] that records add up
+//!    to. Replaying them with [`State::apply`] gives the same as the machine's own `durable_state`.
+//!
+//! A store may write less than it was given, as long as the outcome is the same: of several values of a retained topic in a batch the
+//! last, and nothing of a message that was delivered before its batch was written.
 
 use crate::broker::Record;
+pub use crate::broker::State;
+
+/// How far a store has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Records that are safe, since the beginning of the process.
+    pub stored: u64,
+    /// Nothing can be made safe for now.
+    pub failing: bool,
+    /// More waits to be written than the store wants to hold: bring no more for now.
+    pub is_behind: bool,
+}
 
 /// Takes the records of one shard, in order.
 pub trait Store {
-    /// Remembers one record; it is safe only after the next [`Store::commit`].
+    /// Takes over one record; it is safe only when [`Store::progress`] says so after the next [`Store::commit`].
     fn append(&mut self, record: Record);
-    /// Makes everything appended safe, and returns how many records that is since the beginning.
-    fn commit(&mut self) -> u64;
+    /// Makes everything appended safe, now or soon.
+    fn commit(&mut self);
+    fn progress(&self) -> Progress;
 }
 
 /// Keeps nothing: the state of the broker ends with its process.
@@ -21,7 +53,9 @@ impl Store for Forgetful {
         self.count += 1;
     }
 
-    fn commit(&mut self) -> u64 {
-        self.count
+    fn commit(&mut self) {}
+
+    fn progress(&self) -> Progress {
+        Progress { stored: self.count, ..Progress::default() }
     }
 }

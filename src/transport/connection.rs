@@ -49,6 +49,8 @@ enum Next {
     Held,
     /// Wait for its password to be checked.
     Paused(Rc<Notify>),
+    /// Wait for the store, which has more to write than it wants to hold.
+    Behind(Rc<Notify>),
     End,
 }
 
@@ -83,6 +85,10 @@ pub(super) async fn serve(shard: Shard, id: ConnectionId, socket: Rc<Socket>, is
             Next::Paused(checked) => {
                 checked.notified().await;
                 shard.turn(|driver| driver.resume(id, &mut incoming))
+            }
+            Next::Behind(went_on) => {
+                went_on.notified().await;
+                shard.turn(|driver| driver.after(id, &incoming))
             }
             Next::End => return,
         };
@@ -168,7 +174,11 @@ impl Driver {
         let Some(connection) = self.connections.get_mut(id) else { return Next::End };
         match &connection.authenticating {
             Some(waiting) => Next::Paused(Rc::clone(waiting)),
+            None if connection.outgoing.len() > HOLD_BYTES && connection.outgoing.waits_for_store() => {
+                Next::Behind(Rc::clone(&self.keeping.went_on))
+            }
             None if connection.outgoing.len() > HOLD_BYTES => Next::Held,
+            None if self.keeping.is_behind() => Next::Behind(Rc::clone(&self.keeping.went_on)),
             None if incoming.interrupted => Next::Rest,
             None if connection.tls.as_ref().is_some_and(|tls| tls.pending) => Next::Again,
             None => Next::Read,

@@ -12,6 +12,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::connections::{Connections, Socket};
+use super::keeping::Keeping;
 use super::log_lines::LogLines;
 use super::login::Logins;
 use super::outgoing::Spares;
@@ -21,7 +22,7 @@ use crate::broker::{Broker, ConnectionId, Effect, Input, Origin, Outbox, Setting
 use crate::logging::{LogType, Logger};
 use crate::mqtt::PacketId;
 use crate::notice::Notice;
-use crate::store::{Forgetful, Store};
+use crate::store::Store;
 use crate::tls::Servers;
 
 /// Bytes read at once, and the most that one connection may bring before others have their turn.
@@ -53,6 +54,7 @@ pub(super) enum Answer {
     Drained(ConnectionId),
     Authenticated(ConnectionId, bool),
     Closed(ConnectionId, Option<String>),
+    NotStored(ConnectionId),
 }
 
 pub(super) struct Driver {
@@ -67,10 +69,9 @@ pub(super) struct Driver {
     pub(super) logins: Logins,
     pub(super) scratch: Vec<u8>,
     outbox: Outbox,
-    store: Box<dyn Store>,
-    persisted: bool,
+    pub(super) keeping: Keeping,
     spares: Spares,
-    dirty: Vec<ConnectionId>,
+    pub(super) dirty: Vec<ConnectionId>,
     flusher: Option<Waker>,
     flusher_woken: bool,
     /// Closed connections in the order of their deadlines.
@@ -85,7 +86,13 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(broker: Broker, (settings, tls): (Settings, Servers), logger: Arc<Logger>, key: [u8; 32]) -> Self {
+    /// Without a store nothing is kept.
+    pub(super) fn new(
+        (broker, store): (Broker, Option<Box<dyn Store>>),
+        (settings, tls): (Settings, Servers),
+        logger: Arc<Logger>,
+        key: [u8; 32],
+    ) -> Self {
         Self {
             broker,
             settings,
@@ -95,8 +102,7 @@ impl Driver {
             logins: Logins::new(key),
             scratch: vec![0; SCRATCH_BYTES],
             outbox: Outbox::default(),
-            store: Box::new(Forgetful::default()),
-            persisted: false,
+            keeping: Keeping::new(store),
             spares: Spares::default(),
             dirty: Vec::new(),
             flusher: None,
@@ -132,10 +138,6 @@ impl Driver {
                 outbox.arena = Vec::new();
             }
             self.outbox = outbox;
-            if std::mem::take(&mut self.persisted) {
-                let count = self.store.commit();
-                self.broker.handle(self.now, Input::Stored { count }, &mut self.outbox);
-            }
             let mut answers = std::mem::take(&mut self.answers).into_iter();
             while self.outbox.arena.len() < PERFORM_AT_BYTES
                 && let Some(answer) = answers.next()
@@ -145,6 +147,10 @@ impl Driver {
                     Answer::Drained(connection) => Input::Drained { connection },
                     Answer::Authenticated(connection, permitted) => Input::Authenticated { connection, permitted },
                     Answer::Closed(connection, error) => Input::Closed { connection, error },
+                    Answer::NotStored(connection) => {
+                        self.take_back(connection);
+                        Input::NotStored { connection }
+                    }
                 };
                 self.broker.handle(self.now, input, &mut self.outbox);
             }
@@ -173,10 +179,8 @@ impl Driver {
             Effect::Authenticate { connection, security, username, password } => {
                 self.authenticate(connection, security, username, password);
             }
-            Effect::Persist(record) => {
-                self.store.append(record);
-                self.persisted = true;
-            }
+            Effect::Hold { connection, until } => self.hold(connection, until),
+            Effect::Persist(record) => self.keeping.append(record),
             // There is one shard.
             Effect::ToShard { .. } => {}
             Effect::Note(notice) => self.logger.notice(&notice),
@@ -229,7 +233,7 @@ impl Driver {
             Some(tls) => connection.outgoing.flush_secure(tls, &socket, connection.closing, &mut self.spares),
         };
         match flushed {
-            Ok(true) if connection.closing => {
+            Ok(true) if connection.closing && connection.outgoing.len() == 0 => {
                 let _ = shutdown(&socket, Shutdown::Write);
             }
             Ok(true) => {}
@@ -259,7 +263,7 @@ impl Driver {
         again
     }
 
-    fn flush_dirty(&mut self) {
+    pub(super) fn flush_dirty(&mut self) {
         for id in std::mem::take(&mut self.dirty) {
             if let Some(connection) = self.connections.get_mut(id) {
                 connection.dirty = false;
@@ -358,7 +362,7 @@ impl Shard {
             if next.is_some_and(|next| driver.armed.is_none_or(|armed| next < armed)) {
                 self.0.timer.notify_one();
             }
-            if !driver.dirty.is_empty() && !driver.flusher_woken {
+            if (!driver.dirty.is_empty() || driver.keeping.uncommitted) && !driver.flusher_woken {
                 driver.flusher_woken = true;
                 if let Some(flusher) = &driver.flusher {
                     flusher.wake_by_ref();
@@ -416,6 +420,8 @@ impl Shard {
                     driver.flusher = Some(task.waker().clone());
                 }
                 driver.flusher_woken = false;
+                driver.commit();
+                driver.perform();
                 driver.flush_dirty();
             });
             std::task::Poll::<()>::Pending

@@ -5,6 +5,7 @@ mod command_line;
 mod connection;
 mod connections;
 mod driver;
+mod keeping;
 mod listeners;
 mod log_lines;
 mod login;

@@ -1,5 +1,6 @@
 //! Bytes that wait for a socket, and the buffers they wait in: a connection with nothing to send owns none.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
@@ -44,9 +45,41 @@ impl Spares {
 pub(super) struct Outgoing {
     bytes: Vec<u8>,
     written: usize,
+    /// What stands behind a place in `bytes` waits until the store has so many records.
+    holds: VecDeque<(u64, usize)>,
 }
 
 impl Outgoing {
+    /// What is pushed from here on waits until the store has `until` records.
+    pub(super) fn hold(&mut self, until: u64) {
+        self.holds.push_back((until, self.bytes.len()));
+    }
+
+    /// The store has so many records. True when bytes may leave that could not before.
+    pub(super) fn release(&mut self, stored: u64) -> bool {
+        let before = self.holds.len();
+        while self.holds.front().is_some_and(|(until, _)| *until <= stored) {
+            self.holds.pop_front();
+        }
+        self.holds.len() < before
+    }
+
+    /// Forgets all that waits for the store.
+    pub(super) fn take_back(&mut self) {
+        self.bytes.truncate(self.may_leave());
+        self.holds = VecDeque::new();
+    }
+
+    /// Nothing can leave before the store gets on.
+    pub(super) fn waits_for_store(&self) -> bool {
+        self.holds.front().is_some_and(|(_, at)| *at <= self.written)
+    }
+
+    /// Where the bytes end that may leave.
+    fn may_leave(&self) -> usize {
+        self.holds.front().map_or(self.bytes.len(), |(_, at)| *at)
+    }
+
     /// Bytes that are not yet in the socket.
     pub(super) fn len(&self) -> usize {
         self.bytes.len() - self.written
@@ -69,8 +102,9 @@ impl Outgoing {
 
     /// Writes what the socket takes; true when all is written.
     pub(super) fn flush(&mut self, socket: &AsyncFd<OwnedFd>, spares: &mut Spares) -> io::Result<bool> {
-        while self.written < self.bytes.len() {
-            let rest = self.bytes.get(self.written..).unwrap_or_default();
+        let end = self.may_leave();
+        while self.written < end {
+            let rest = self.bytes.get(self.written..end).unwrap_or_default();
             match send_some(socket, rest) {
                 Ok(written) => self.written += written,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -98,10 +132,10 @@ impl Outgoing {
                 self.compact();
                 return Ok(false);
             }
-            let rest = self.bytes.get(self.written..).unwrap_or_default();
+            let rest = self.bytes.get(self.written..self.may_leave()).unwrap_or_default();
             if !rest.is_empty() {
                 self.written += tls.encrypt(rest)?;
-            } else if !(closing && tls.say_goodbye()) {
+            } else if !(closing && self.holds.is_empty() && tls.say_goodbye()) {
                 break;
             }
         }
@@ -109,7 +143,11 @@ impl Outgoing {
         Ok(true)
     }
 
+    /// All is written that may leave.
     fn emptied(&mut self, spares: &mut Spares) {
+        if !self.holds.is_empty() {
+            return self.compact();
+        }
         self.written = 0;
         if self.bytes.capacity() > 0 {
             spares.put(std::mem::take(&mut self.bytes));
@@ -120,6 +158,9 @@ impl Outgoing {
     fn compact(&mut self) {
         if self.written > self.bytes.len() / 2 {
             self.bytes.drain(..self.written);
+            for (_, at) in &mut self.holds {
+                *at -= self.written;
+            }
             self.written = 0;
         }
     }

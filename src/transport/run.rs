@@ -47,8 +47,13 @@ pub(super) fn run(parts: Parts) -> std::io::Result<ExitCode> {
     let (key, seed) = seed.split_at(32);
     let seed = seed.try_into().map(u64::from_le_bytes).unwrap_or_default();
     let broker = Broker::new(ShardId(0), 1, parts.settings.clone(), seed);
-    let driver =
-        Driver::new(broker, (parts.settings.clone(), parts.tls.clone()), Arc::clone(&parts.logger), key.try_into().unwrap_or_default());
+    let store = None;
+    let driver = Driver::new(
+        (broker, store),
+        (parts.settings.clone(), parts.tls.clone()),
+        Arc::clone(&parts.logger),
+        key.try_into().unwrap_or_default(),
+    );
     let code = runtime.block_on(serve(Shard::new(driver), parts))?;
     // A password check may still run; nobody waits for it.
     runtime.shutdown_background();

@@ -11,6 +11,7 @@ mod clients;
 mod compose_examples;
 mod conf;
 mod conversation;
+mod durable;
 mod health;
 mod house;
 mod image;

@@ -3,27 +3,20 @@
 use std::sync::Arc;
 
 use super::super::in_flight::Awaiting;
-use super::super::interface::{ConnectionId, Effect, Outbox, Time};
+use super::super::interface::{ConnectionId, Outbox, Time};
 use super::super::message::Publication;
 use super::super::record::Record;
 use super::super::{Broker, reply};
 use crate::mqtt::{Ack, Packet, PacketId, ReasonCode};
 
 impl Broker {
-    fn persist_acknowledged(&self, key: u32, packet_id: PacketId, awaiting: Option<Awaiting>, out: &mut Outbox) {
-        if let Some(session) = self.sessions.get(key).filter(|session| self.persists && session.is_durable()) {
-            let client_id = session.identity.client_id.clone();
-            out.effects.push(Effect::Persist(Record::Acknowledged { client_id, packet_id, awaiting }));
-        }
-    }
-
     /// One flight ended: there is room for the next.
     fn complete(&mut self, id: ConnectionId, key: u32, packet_id: PacketId, awaiting: Awaiting, now: Time, out: &mut Outbox) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         match session.outgoing.find(packet_id).map(|entry| entry.awaiting) {
             Some(expected) if expected == awaiting => {
-                session.outgoing.complete(packet_id, awaiting);
-                self.persist_acknowledged(key, packet_id, None, out);
+                let done = session.outgoing.complete(packet_id, awaiting);
+                session.record_done(done.map_or(0, |delivery| delivery.number), out);
                 self.pump(key, now, out);
             }
             // The acknowledgement of another QoS, or out of turn (4.3).
@@ -45,8 +38,11 @@ impl Broker {
         let Some(session) = self.sessions.get_mut(key) else { return };
         match session.outgoing.find(ack.packet_id) {
             Some(entry) if entry.awaiting != Awaiting::Puback => {
-                entry.awaiting = Awaiting::Pubcomp;
-                self.persist_acknowledged(key, ack.packet_id, Some(Awaiting::Pubcomp), out);
+                let is_repeated = std::mem::replace(&mut entry.awaiting, Awaiting::Pubcomp) == Awaiting::Pubcomp;
+                let number = entry.delivery.number;
+                if !is_repeated && number != 0 {
+                    session.record(out, |client| Record::Released { client, number });
+                }
             }
             Some(_) => return self.abort(id, ReasonCode::ProtocolError, now, out),
             // An answer lets the client finish, whatever it thinks of; mosquitto gives the same.
@@ -63,7 +59,6 @@ impl Broker {
     pub(super) fn pubrel(&mut self, id: ConnectionId, key: u32, ack: &Ack, now: Time, out: &mut Outbox) {
         let Some(session) = self.sessions.get_mut(key) else { return };
         let identity = Arc::clone(&session.identity);
-        let durable = self.persists && session.is_durable();
         let received = session.incoming.remove(&ack.packet_id.get());
         if let Some(connection) = self.connection_mut(id) {
             connection.repeated.remove(&ack.packet_id.get());
@@ -73,9 +68,8 @@ impl Broker {
             if !message.is_expired(now) && self.may_publish(&identity, &message.topic) {
                 self.route(&mut Publication::of(&message), Some(key), now, out);
             }
-            if durable {
-                let record = Record::Released { client_id: identity.client_id.clone(), packet_id: ack.packet_id };
-                out.effects.push(Effect::Persist(record));
+            if let Some(session) = self.sessions.get(key) {
+                session.record(out, |client| Record::ReceivedReleased { client, packet_id: ack.packet_id });
             }
         }
         self.reply(id, &Packet::Pubcomp(reply::ack(ack.packet_id, ReasonCode::Success)), out); // [MQTT-4.3.3-11]

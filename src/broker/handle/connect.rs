@@ -7,7 +7,7 @@ use super::super::connection::{Connection, State};
 use super::super::deadlines::Timer;
 use super::super::interface::{ConnectionId, Effect, Origin, Outbox, Time};
 use super::super::message::Identity;
-use super::super::record::Record;
+use super::super::record::{Record, SessionRecord};
 use super::super::session::{NEVER, Session, Wire};
 use super::super::will::Will;
 use super::super::{Broker, CONNECT_TIMEOUT_MS, reply};
@@ -255,6 +255,11 @@ impl Broker {
         if known.is_none() && !trusted && (self.memory_full || full(self.settings.conf.limits.global_clients)) {
             return self.refuse(id, connect, ReasonCode::ServerBusy, out);
         }
+        let asked = Asked::of(connect);
+        if self.store_failing && self.persists && known.is_none() && asked.session_expiry_secs > 0 {
+            let v5 = connect.version == ProtocolVersion::V5;
+            return self.refuse(id, connect, if v5 { ReasonCode::QuotaExceeded } else { ReasonCode::ServerUnavailable }, out);
+        }
         let identity = Arc::new(Identity {
             client_id: connect.client_id.as_str().into(),
             username: connect.username.as_deref().map(Into::into),
@@ -263,19 +268,18 @@ impl Broker {
         });
         let resumed = known.and_then(|key| self.take_over(key, connect.clean_start, now, out));
         let session_present = resumed.is_some();
-        let asked = Asked::of(connect);
         let session = self.session_for(id, connect, &asked, identity, resumed);
         let key = self.place_session(session, known.filter(|_| session_present));
         self.establish(id, key, connect, &asked, now);
         self.note_connected(id, connect, out);
+        self.record_session(key, out);
         if !self.send_connack(id, connect, session_present, out) {
             // Even this packet is larger than the client takes.
             self.lose_connection(id, now, out);
             return out.close(id);
         }
-        self.persist_session(key, out);
-        self.drop_what_is_denied(key);
-        self.drop_denied_in_flight(key);
+        self.drop_what_is_denied(key, out);
+        self.drop_denied_in_flight(key, out);
         if let Some(session) = self.sessions.get_mut(key) {
             session.resend(now, out);
         }
@@ -322,7 +326,8 @@ impl Broker {
     ) -> Session {
         let listener = self.connection(id).and_then(|connection| self.listener(&connection.origin));
         let mount_point = listener.and_then(|listener| listener.mount_point.as_deref());
-        let will = connect.will.as_ref().map(|will| Box::new(Will::new(will, mount_point, &identity)));
+        let will = connect.will.as_ref().map(|will| Arc::new(Will::new(will, mount_point, &identity)));
+        let (is_recorded, last_record) = resumed.as_ref().map_or((false, 0), |session| (session.is_recorded, session.last_record));
         let (subscriptions, mut outgoing, incoming) = match resumed {
             Some(session) => (session.subscriptions, session.outgoing, session.incoming),
             None => Default::default(),
@@ -348,6 +353,8 @@ impl Broker {
             mount_point: mount_point.map(Into::into),
             max_qos: listener.map_or(Qos::ExactlyOnce, |listener| listener.max_qos),
             is_dropping: false,
+            is_recorded,
+            last_record,
         }
     }
 
@@ -431,10 +438,20 @@ impl Broker {
         self.reply(id, &Packet::Connack(Connack { session_present, reason: ReasonCode::Success, properties }), out)
     }
 
-    pub(in super::super) fn persist_session(&self, key: u32, out: &mut Outbox) {
-        if let Some(session) = self.sessions.get(key).filter(|session| self.persists && session.is_durable()) {
-            let record = Record::Session { client_id: session.identity.client_id.clone(), expiry_secs: session.expiry_secs };
-            out.effects.push(Effect::Persist(record));
+    /// A durable session is recorded from its first connection on; one that becomes transient is forgotten.
+    pub(in super::super) fn record_session(&mut self, key: u32, out: &mut Outbox) {
+        let persists = self.persists;
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if persists && session.is_durable() {
+            session.is_recorded = true;
+            let (version, expiry_secs, max_qos) = (session.version, session.expiry_secs, session.max_qos);
+            let (mount_point, will) = (session.mount_point.clone(), session.will.clone());
+            session.record(out, |client| {
+                Record::Session(Box::new(SessionRecord { client, version, expiry_secs, mount_point, max_qos, will }))
+            });
+        } else {
+            session.record(out, |client| Record::SessionEnded { client });
+            session.is_recorded = false;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::super::connection::State;
 use super::super::deadlines::Timer;
-use super::super::interface::{ConnectionId, Effect, Origin, Outbox, Time};
+use super::super::interface::{ConnectionId, Origin, Outbox, Time};
 use super::super::record::Record;
 use super::super::session::NEVER;
 use super::super::{Broker, reply};
@@ -22,7 +22,7 @@ impl Broker {
                 if let Some(session) = self.sessions.get_mut(key) {
                     session.expiry_secs = *secs;
                 }
-                self.persist_session(key, out);
+                self.record_session(key, out);
             }
         }
         if disconnect.reason != ReasonCode::DisconnectWithWillMessage
@@ -120,7 +120,6 @@ impl Broker {
         session.wire = None;
         session.outgoing.disconnected();
         session.replays.clear();
-        let delay = session.will.as_ref().map(|will| will.delay_secs);
         if session.expiry_secs == 0 {
             self.publish_will(key, now, out);
             self.end_session(key, out);
@@ -132,22 +131,25 @@ impl Broker {
             session.expires_at = Some(at);
             self.deadlines.set(at, Timer::SessionExpiry(key));
         }
-        match delay {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        match session.will.as_ref().map(|will| will.delay_secs) {
             None => {}
             Some(0) => self.publish_will(key, now, out),
             Some(secs) => {
                 // The session's end publishes it if that comes first [MQTT-3.1.3-9].
                 let at = now.plus_secs(secs.into());
-                if let Some(session) = self.sessions.get_mut(key) {
-                    session.will_at = Some(at);
-                    self.deadlines.set(at, Timer::WillDelay(key));
-                }
+                session.will_at = Some(at);
+                self.deadlines.set(at, Timer::WillDelay(key));
             }
+        }
+        if let Some(session) = self.sessions.get(key) {
+            let (expires_at, will_at) = (session.expires_at, session.will_at);
+            session.record(out, |client| Record::Left { client, expires_at, will_at });
         }
     }
 
     /// When a session left at `now` ends by itself.
-    fn session_end(&self, key: u32, now: Time) -> Option<Time> {
+    pub(in super::super) fn session_end(&self, key: u32, now: Time) -> Option<Time> {
         let session = self.sessions.get(key)?;
         let own = (session.expiry_secs != NEVER).then(|| u64::from(session.expiry_secs));
         let most = self.settings.conf.persistence.client_expiration_secs;
@@ -189,9 +191,7 @@ impl Broker {
         for filter in session.subscriptions.keys() {
             self.remove_subscription(key, filter, out);
         }
-        if self.persists && session.is_durable() {
-            out.effects.push(Effect::Persist(Record::SessionEnded { client_id: session.identity.client_id.clone() }));
-        }
+        session.record(out, |client| Record::SessionEnded { client });
     }
 
     pub(in super::super) fn connect_timed_out(&mut self, id: ConnectionId, out: &mut Outbox) {

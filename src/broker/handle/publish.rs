@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::super::interface::{ConnectionId, Effect, Outbox, Time};
+use super::super::interface::{ConnectionId, Outbox, Time};
 use super::super::message::{Message, Publication};
 use super::super::record::Record;
 use super::super::{Broker, reply};
@@ -53,7 +53,8 @@ impl Broker {
         if !self.may_publish(&identity, &topic) || topic.starts_with("$CONTROL/") {
             return self.decline(id, (version, qos, packet_id), ReasonCode::NotAuthorized, out);
         }
-        if self.memory_full && (qos != Qos::AtMostOnce || retain) && !payload.is_empty() {
+        let no_memory = self.memory_full && (qos != Qos::AtMostOnce || retain) && !payload.is_empty();
+        if no_memory || (self.store_failing && self.would_be_kept(key, qos, retain, &topic)) {
             // An acknowledgement would promise what cannot be kept; version 3 knows no other way to say so than to close.
             return match version {
                 ProtocolVersion::V5 => self.decline(id, (version, qos, packet_id), ReasonCode::QuotaExceeded, out),
@@ -78,6 +79,15 @@ impl Broker {
                 self.route(&mut publication, Some(key), now, out);
             }
         }
+    }
+
+    /// Whether acknowledging it promises that something outlives a crash.
+    fn would_be_kept(&mut self, key: u32, qos: Qos, retain: bool, topic: &str) -> bool {
+        if qos == Qos::AtMostOnce || !self.persists {
+            return false;
+        }
+        let is_recorded = self.sessions.get(key).is_some_and(|session| session.is_recorded);
+        retain || (qos == Qos::ExactlyOnce && is_recorded) || self.reaches_recorded(topic)
     }
 
     /// What this listener or broker announced not to take.
@@ -105,7 +115,6 @@ impl Broker {
             ProtocolVersion::V31 | ProtocolVersion::V311 => UNRELEASED_V3_MAX,
         };
         let is_again = self.connection(id).is_some_and(|connection| connection.repeated.contains(&packet_id.get()));
-        let persists = self.persists;
         let Some(session) = self.sessions.get_mut(key) else { return };
         // The same identifier with other contents is a new message from a client that has lost its state, as mosquitto holds.
         let is_repeated = session.incoming.get(&packet_id.get()).is_some_and(|kept| is_same(kept, publication));
@@ -119,10 +128,7 @@ impl Broker {
                 return self.abort(id, ReasonCode::ReceiveMaximumExceeded, now, out); // 3.3.4
             }
             let message = publication.keep();
-            if persists && session.is_durable() {
-                let record = Record::Received { client_id: session.identity.client_id.clone(), packet_id, message: Arc::clone(&message) };
-                out.effects.push(Effect::Persist(record));
-            }
+            session.record(out, |client| Record::Received { client, packet_id, message: Arc::clone(&message) });
             session.incoming.insert(packet_id.get(), message);
         }
         if let Some(connection) = self.connection_mut(id) {

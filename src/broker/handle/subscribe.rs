@@ -1,7 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE (3.8, 3.10).
 
 use super::super::Broker;
-use super::super::interface::{ConnectionId, Effect, Outbox, Time};
+use super::super::interface::{ConnectionId, Outbox, Time};
 use super::super::record::Record;
 use super::super::session::Held;
 use super::super::subscribing::{Replay, Requested};
@@ -48,18 +48,17 @@ impl Broker {
         options.qos = options.qos.min(session.max_qos);
         let filter = mounted(&request.filter, session.mount_point.as_deref());
         let held = Held { options, identifier };
-        if (self.memory_full && !session.identity.trusted || session.subscriptions.len() >= SUBSCRIPTIONS_MAX)
-            && !session.subscriptions.contains_key(&*filter)
+        let nothing_kept = self.store_failing && session.is_recorded;
+        let no_memory = self.memory_full && !session.identity.trusted;
+        if (nothing_kept || no_memory || session.subscriptions.len() >= SUBSCRIPTIONS_MAX) && !session.subscriptions.contains_key(&*filter)
         {
             return ReasonCode::QuotaExceeded;
         }
         let is_new = session.subscriptions.insert(filter.clone(), held).is_none();
         let client_id = session.identity.client_id.clone();
         out.note(Notice::Subscribed { client_id: client_id.to_string(), qos: options.qos as u8, filter: filter.to_string() });
-        if self.persists && session.is_durable() {
-            out.effects.push(Effect::Persist(Record::Subscribed { client_id, filter: filter.clone(), options, identifier }));
-        }
-        self.add_subscription(key, &filter, held, requested, out);
+        session.record(out, |client| Record::Subscribed { client, filter: filter.clone(), options, identifier });
+        self.add_subscription(key, &filter, held, requested);
         let wants_retained = match options.retain_handling {
             RetainHandling::SendAtSubscribe => true,
             RetainHandling::SendIfNew => is_new,
@@ -89,9 +88,7 @@ impl Broker {
             }
             let client_id = session.identity.client_id.clone();
             out.note(Notice::Unsubscribed { client_id: client_id.to_string(), filter: filter.to_string() });
-            if self.persists && session.is_durable() {
-                out.effects.push(Effect::Persist(Record::Unsubscribed { client_id, filter: filter.clone() }));
-            }
+            session.record(out, |client| Record::Unsubscribed { client, filter: filter.clone() });
             self.remove_subscription(key, &filter, out);
             reasons.push(ReasonCode::Success);
         }

@@ -1,0 +1,63 @@
+//! What may leave only when its records are safe: an acknowledgement is a promise, and so is every step of a QoS 2 flow.
+
+use super::Broker;
+use super::interface::{ConnectionId, Effect, Outbox};
+use crate::mqtt::codec::{Kind, kind};
+
+impl Broker {
+    /// Numbers the records among the effects from `before` on, and puts an `Effect::Hold` before every packet that depends on one that
+    /// is not stored yet:
+    ///
+    /// * an acknowledgement (CONNACK, SUBACK, UNSUBACK, PUBACK, PUBREC, PUBCOMP) on the records that the same input made;
+    /// * it, PUBREL and a PUBLISH at QoS 2 on the last record about its session: what is repeated is no safer than what it repeats.
+    ///
+    /// While the store fails, only promises wait, so that clients are served who ask for none.
+    ///
+    /// A PUBLISH at QoS 0 or 1 depends on nothing: it may come again after a crash. So a message can be delivered and acknowledged
+    /// before its record is written, which then need not be.
+    pub(super) fn hold_back(&mut self, before: usize, out: &mut Outbox) {
+        if !self.persists {
+            return;
+        }
+        let mut caused = None;
+        let mut at = before;
+        // The hold that the last acknowledgement got, so that a row of them gets one.
+        let mut last: Option<(ConnectionId, u64)> = None;
+        while let Some(effect) = out.effects.get(at) {
+            match effect {
+                Effect::Persist(record) => {
+                    self.records += 1;
+                    caused = Some(self.records);
+                    if let Some(client) = record.client()
+                        && let Some(key) = self.by_client_id.get(&*client.client_id).copied()
+                        && let Some(session) = self.sessions.get_mut(key)
+                    {
+                        session.last_record = self.records;
+                    }
+                }
+                Effect::Send { connection, start, end, .. } => {
+                    let connection = *connection;
+                    let caused = match kind(out.bytes(*start, *end)) {
+                        Kind::Promise => caused,
+                        Kind::Session if !self.store_failing => caused,
+                        Kind::ExactlyOnce if !self.store_failing => None,
+                        Kind::Session | Kind::ExactlyOnce | Kind::Other => {
+                            at += 1;
+                            continue;
+                        }
+                    };
+                    let of_session = self.session_key(connection).and_then(|key| self.sessions.get(key)).map(|session| session.last_record);
+                    if let Some(until) = caused.max(of_session).filter(|until| *until > self.stored)
+                        && last != Some((connection, until))
+                    {
+                        last = Some((connection, until));
+                        out.effects.insert(at, Effect::Hold { connection, until });
+                        at += 1;
+                    }
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! All durable state of a broker as a plain value: what its records add up to, and what it is built from after a restart.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Broker;
+use super::in_flight::Awaiting;
+use super::interface::Time;
+use super::message::{Delivery, Identity, Message};
+use super::record::{Record, SessionRecord, awaited};
+use super::retained::Retained;
+use super::will::Will;
+use crate::mqtt::{PacketId, ProtocolVersion, Qos, SubscriptionOptions};
+
+/// Sessions and retained messages.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    pub sessions: BTreeMap<Box<str>, StoredSession>,
+    pub retained: Retained,
+}
+
+/// A session that outlives its connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSession {
+    pub client: Arc<Identity>,
+    pub version: ProtocolVersion,
+    /// Seconds, `u32::MAX` never.
+    pub expiry_secs: u32,
+    pub mount_point: Option<Box<str>>,
+    pub max_qos: Qos,
+    pub presence: Presence,
+    /// With the time when it is due, for a client that has left.
+    pub will: Option<(Arc<Will>, Option<Time>)>,
+    pub subscriptions: BTreeMap<Box<str>, (SubscriptionOptions, u32)>,
+    /// What waits for the client, by number, which is the order of arrival.
+    pub deliveries: BTreeMap<u64, StoredDelivery>,
+    /// QoS 2 messages that wait for their PUBREL.
+    pub received: BTreeMap<PacketId, Arc<Message>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredDelivery {
+    pub delivery: Delivery,
+    /// `None`: not sent yet.
+    pub flight: Option<(PacketId, Awaiting)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    Connected,
+    /// `None`: the session waits for ever.
+    Left {
+        expires_at: Option<Time>,
+    },
+}
+
+impl State {
+    /// Makes one change again. A record about a session that is not there changes nothing.
+    pub fn apply(&mut self, record: Record) {
+        match record {
+            Record::Session(session) => self.apply_session(*session),
+            Record::SessionEnded { client } => drop(self.sessions.remove(&client.client_id)),
+            Record::Retained { message } => self.retained.store(message),
+            Record::RetainedCleared { topic } => drop(self.retained.remove(&topic)),
+            Record::RetainedExpired { topic, at } => self.retained.expire(&topic, at),
+            other => {
+                let Some(client) = other.client() else { return };
+                if let Some(session) = self.sessions.get_mut(&client.client_id) {
+                    session.apply(other);
+                }
+            }
+        }
+    }
+
+    fn apply_session(&mut self, record: SessionRecord) {
+        let SessionRecord { client, version, expiry_secs, mount_point, max_qos, will } = record;
+        let old = self.sessions.remove(&client.client_id);
+        let (subscriptions, deliveries, received) =
+            old.map(|session| (session.subscriptions, session.deliveries, session.received)).unwrap_or_default();
+        let will = will.map(|will| (will, None));
+        let client_id = client.client_id.clone();
+        let presence = Presence::Connected;
+        let session =
+            StoredSession { client, version, expiry_secs, mount_point, max_qos, presence, will, subscriptions, deliveries, received };
+        self.sessions.insert(client_id, session);
+    }
+}
+
+impl StoredSession {
+    fn apply(&mut self, record: Record) {
+        match record {
+            Record::Left { expires_at, will_at, .. } => {
+                self.presence = Presence::Left { expires_at };
+                self.will = self.will.take().filter(|_| will_at.is_some()).map(|(will, _)| (will, will_at));
+            }
+            Record::WillGone { .. } => self.will = None,
+            Record::Subscribed { filter, options, identifier, .. } => drop(self.subscriptions.insert(filter, (options, identifier))),
+            Record::Unsubscribed { filter, .. } => drop(self.subscriptions.remove(&filter)),
+            Record::Queued { delivery, packet_id, .. } => {
+                let flight = packet_id.map(|packet_id| (packet_id, awaited(delivery.qos)));
+                self.deliveries.insert(delivery.number, StoredDelivery { delivery, flight });
+            }
+            Record::Sent { number, packet_id, .. } => {
+                if let Some(stored) = self.deliveries.get_mut(&number) {
+                    stored.flight = Some((packet_id, awaited(stored.delivery.qos)));
+                }
+            }
+            Record::Released { number, .. } => {
+                if let Some((_, awaiting)) = self.deliveries.get_mut(&number).and_then(|stored| stored.flight.as_mut()) {
+                    *awaiting = Awaiting::Pubcomp;
+                }
+            }
+            Record::Done { number, .. } => drop(self.deliveries.remove(&number)),
+            Record::Received { packet_id, message, .. } => drop(self.received.insert(packet_id, message)),
+            Record::ReceivedReleased { packet_id, .. } => drop(self.received.remove(&packet_id)),
+            // About the whole state.
+            Record::Session(_)
+            | Record::SessionEnded { .. }
+            | Record::Retained { .. }
+            | Record::RetainedCleared { .. }
+            | Record::RetainedExpired { .. } => {}
+        }
+    }
+}
+
+impl Broker {
+    /// The machine's own view of its durable state: the same that its records add up to. Messages are shared, not copied.
+    pub fn durable_state(&self) -> State {
+        let mut state = State { sessions: BTreeMap::new(), retained: self.retained.durable() };
+        for (_, session) in self.sessions.iter().filter(|(_, session)| session.is_recorded) {
+            let outgoing = &session.outgoing;
+            let flying = outgoing.in_flight.iter().map(|entry| {
+                let flight = Some((entry.packet_id, entry.awaiting));
+                StoredDelivery { delivery: entry.delivery.clone(), flight }
+            });
+            let waiting = outgoing.queue.iter().map(|delivery| StoredDelivery { delivery: delivery.clone(), flight: None });
+            let stored = StoredSession {
+                client: Arc::clone(&session.identity),
+                version: session.version,
+                expiry_secs: session.expiry_secs,
+                mount_point: session.mount_point.clone(),
+                max_qos: session.max_qos,
+                presence: match session.wire {
+                    Some(_) => Presence::Connected,
+                    None => Presence::Left { expires_at: session.expires_at },
+                },
+                will: session.will.as_ref().map(|will| (Arc::clone(will), session.will_at)),
+                subscriptions: session
+                    .subscriptions
+                    .iter()
+                    .map(|(filter, held)| (filter.clone(), (held.options, held.identifier)))
+                    .collect(),
+                deliveries: flying
+                    .chain(waiting)
+                    .filter(|stored| stored.delivery.number != 0)
+                    .map(|stored| (stored.delivery.number, stored))
+                    .collect(),
+                received: session.incoming.iter().filter_map(|(id, message)| Some((PacketId::new(*id)?, Arc::clone(message)))).collect(),
+            };
+            state.sessions.insert(session.identity.client_id.clone(), stored);
+        }
+        state
+    }
+}

@@ -1,0 +1,390 @@
+//! The machine's records and its durable state: what they add up to, what is made of it after a restart, and what is held back.
+
+use std::sync::Arc;
+
+use darner::broker::{Broker, ConnectionId, Effect, Input, Origin, Outbox, SecurityTables, Settings, ShardId, State, Time};
+use darner::conf::Conf;
+use darner::mqtt::codec::{self, Decoded};
+use darner::mqtt::{
+    Ack, Connect, Disconnect, Packet, PacketId, Properties, Property, ProtocolVersion, Publish, Qos, ReasonCode, Subscribe,
+    SubscriptionOptions, SubscriptionRequest, Unsubscribe, Will,
+};
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % end
+    }
+
+    fn chance(&mut self, one_in: u64) -> bool {
+        self.below(one_in) == 0
+    }
+
+    fn qos(&mut self) -> Qos {
+        [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce][self.below(3) as usize]
+    }
+}
+
+/// One packet that the machine sent, and the record it waits for.
+struct Sent {
+    client: usize,
+    packet: Vec<u8>,
+}
+
+/// A machine, and the state that its records add up to.
+struct Bench {
+    settings: Settings,
+    broker: Broker,
+    state: State,
+    now: Time,
+    records: u64,
+    sent: Vec<Sent>,
+    /// Client → connection and version.
+    connected: Vec<Option<(ConnectionId, ProtocolVersion)>>,
+    connections: u32,
+}
+
+const CLIENTS: usize = 4;
+
+fn settings() -> Settings {
+    let mut conf = Conf::default();
+    conf.persistence.enabled = true;
+    conf.queue_qos0_messages = true;
+    conf.sys_interval_secs = 0;
+    conf.limits.inflight_messages = Some(3);
+    let listener = darner::conf::Listener { max_topic_alias: 0, ..darner::conf::Listener::default() };
+    conf.listeners = vec![listener];
+    conf.security = vec![darner::conf::Security { allow_anonymous: true, ..darner::conf::Security::default() }];
+    Settings { conf: Arc::new(conf), security: Arc::new([SecurityTables::default()]) }
+}
+
+fn id(value: u64) -> PacketId {
+    PacketId::new(value as u16).expect("not zero")
+}
+
+impl Bench {
+    fn new() -> Self {
+        let settings = settings();
+        let broker = Broker::new(ShardId(0), 1, settings.clone(), 1);
+        let state = State::default();
+        Self { settings, broker, state, now: Time(1), records: 0, sent: Vec::new(), connected: vec![None; CLIENTS], connections: 0 }
+    }
+
+    fn perform(&mut self, out: &Outbox) {
+        for effect in &out.effects {
+            match effect {
+                Effect::Persist(record) => {
+                    self.records += 1;
+                    self.state.apply(record.clone());
+                }
+                Effect::Send { connection, start, end, packet_id } => {
+                    let mut packet = out.bytes(*start, *end).to_vec();
+                    if let Some((at, id)) = packet_id {
+                        packet[*at as usize..*at as usize + 2].copy_from_slice(&id.get().to_be_bytes());
+                    }
+                    let of = |entry: &Option<(ConnectionId, ProtocolVersion)>| entry.is_some_and(|(id, _)| id == *connection);
+                    if let Some(client) = self.connected.iter().position(of) {
+                        self.sent.push(Sent { client, packet });
+                    }
+                }
+                Effect::Close { connection } => {
+                    for entry in &mut self.connected {
+                        *entry = entry.filter(|(id, _)| id != connection);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn input(&mut self, input: Input<'_>) {
+        let mut out = Outbox::default();
+        self.broker.handle(self.now, input, &mut out);
+        self.perform(&out);
+    }
+
+    fn packet(&mut self, client: usize, packet: Packet<'_>) {
+        if let Some((connection, _)) = self.connected[client] {
+            self.input(Input::Packet { connection, packet, len: 0 });
+        }
+    }
+
+    fn open(&mut self, client: usize, version: ProtocolVersion) -> ConnectionId {
+        let connection = ConnectionId::new(self.connections, 1);
+        self.connections += 1;
+        self.input(Input::Opened { connection, origin: Origin::Listener(0), peer: String::new(), certificate_user: None });
+        // A connection that is taken over gets its `Close` only afterwards, by its own number.
+        self.connected[client] = Some((connection, version));
+        connection
+    }
+
+    fn connect(&mut self, client: usize, clean_start: bool, expiry: u32, will: Option<Will>) {
+        let version = if client.is_multiple_of(2) { ProtocolVersion::V5 } else { ProtocolVersion::V311 };
+        self.open(client, version);
+        let v5 = version == ProtocolVersion::V5;
+        let properties = if v5 && expiry > 0 { vec![Property::SessionExpiryInterval(expiry)] } else { Properties::new() };
+        let connect = Connect {
+            version,
+            bridge: false,
+            clean_start,
+            keep_alive: 0,
+            properties,
+            client_id: format!("client{client}"),
+            will,
+            username: None,
+            password: None,
+        };
+        self.packet(client, Packet::Connect(Box::new(connect)));
+    }
+
+    fn subscribe(&mut self, client: usize, filter: &str, qos: Qos) {
+        let request =
+            SubscriptionRequest { filter: filter.to_owned(), options: SubscriptionOptions { qos, ..SubscriptionOptions::default() } };
+        self.packet(client, Packet::Subscribe(Subscribe { packet_id: id(1), properties: Properties::new(), subscriptions: vec![request] }));
+    }
+
+    fn publish(&mut self, client: usize, (topic, payload): (&str, &str), qos: Qos, retain: bool, packet_id: u64, properties: Properties) {
+        let publish = Publish {
+            dup: false,
+            qos,
+            retain,
+            topic,
+            packet_id: (qos != Qos::AtMostOnce).then(|| id(packet_id)),
+            properties,
+            payload: payload.as_bytes(),
+        };
+        self.packet(client, Packet::Publish(publish));
+    }
+
+    /// A client answers one packet of those it got.
+    fn answer(&mut self, random: &mut Random) {
+        if self.sent.is_empty() {
+            return;
+        }
+        let Sent { client, packet } = self.sent.swap_remove(random.below(self.sent.len() as u64) as usize);
+        let Some((_, version)) = self.connected[client] else { return };
+        let ack = |packet_id| Ack { packet_id, reason: ReasonCode::Success, properties: Properties::new() };
+        let answer = match codec::decode(&packet, version, u32::MAX) {
+            Ok(Decoded::Packet { packet: Packet::Publish(publish), .. }) => match (publish.qos, publish.packet_id) {
+                (Qos::AtLeastOnce, Some(id)) => Packet::Puback(ack(id)),
+                (Qos::ExactlyOnce, Some(id)) => Packet::Pubrec(ack(id)),
+                _ => return,
+            },
+            Ok(Decoded::Packet { packet: Packet::Pubrel(release), .. }) => Packet::Pubcomp(ack(release.packet_id)),
+            Ok(Decoded::Packet { packet: Packet::Pubrec(received), .. }) => Packet::Pubrel(ack(received.packet_id)),
+            _ => return,
+        };
+        self.packet(client, answer);
+    }
+
+    fn step(&mut self, random: &mut Random, n: u64) {
+        let client = random.below(CLIENTS as u64) as usize;
+        let topic = ["a", "b", "a/c", "will"][random.below(4) as usize];
+        match random.below(20) {
+            0 | 1 => {
+                let delay = random.below(3) as u32 * 50;
+                let properties = if client.is_multiple_of(2) { vec![Property::WillDelayInterval(delay)] } else { Vec::new() };
+                let will =
+                    Will { topic: "will".into(), payload: b"gone".to_vec(), qos: random.qos(), retain: random.chance(2), properties };
+                let expiry = [0, 60, u32::MAX][random.below(3) as usize];
+                self.connect(client, random.chance(3), expiry, random.chance(2).then_some(will));
+            }
+            2 => {
+                if let Some((connection, _)) = self.connected[client].take() {
+                    self.input(Input::Closed { connection, error: None });
+                }
+            }
+            3 => {
+                let v5 = client.is_multiple_of(2);
+                let properties = if v5 && random.chance(3) { vec![Property::SessionExpiryInterval(0)] } else { Vec::new() };
+                self.packet(client, Packet::Disconnect(Disconnect { reason: ReasonCode::Success, properties }));
+            }
+            4..=6 => self.subscribe(client, ["a", "a/#", "+", "$share/s/b"][random.below(4) as usize], random.qos()),
+            7 => {
+                let unsubscribe = Unsubscribe { packet_id: id(2), properties: Vec::new(), filters: vec!["a".into()] };
+                self.packet(client, Packet::Unsubscribe(unsubscribe));
+            }
+            8..=13 => {
+                let expiry = client.is_multiple_of(2) && random.chance(4);
+                let properties = if expiry { vec![Property::MessageExpiryInterval(20)] } else { Vec::new() };
+                let payload = if random.chance(8) { String::new() } else { n.to_string() };
+                self.publish(client, (topic, &payload), random.qos(), random.chance(3), 10 + random.below(5), properties);
+            }
+            14 => {
+                self.now = Time(self.now.0 + random.below(40_000));
+                while self.broker.next_deadline().is_some_and(|at| at <= self.now) {
+                    self.input(Input::DeadlineReached);
+                }
+            }
+            _ => self.answer(random),
+        }
+    }
+
+    /// The process ends, and the next one begins with what was kept.
+    fn restart(&mut self) {
+        let mut out = Outbox::default();
+        let state = self.state.clone();
+        self.connected = vec![None; CLIENTS];
+        self.sent.clear();
+        self.broker = Broker::restore((ShardId(0), 1), self.settings.clone(), 1, state, self.now, &mut out);
+        self.records = 0;
+        self.perform(&out);
+    }
+
+    fn check(&self, seed: u64, n: u64) {
+        let own = self.broker.durable_state();
+        for (name, session) in &own.sessions {
+            assert_eq!(self.state.sessions.get(name), Some(session), "seed {seed}, step {n}: the session of {name}");
+        }
+        assert!(self.state == own, "seed {seed}, step {n}: records say {:#?}, the machine says {own:#?}", self.state);
+    }
+}
+
+#[test]
+fn records_add_up_to_the_machines_own_durable_state_across_restarts() {
+    for seed in 0..150 {
+        let mut random = Random(seed);
+        let mut bench = Bench::new();
+        for n in 0..400 {
+            bench.step(&mut random, n);
+            bench.check(seed, n);
+            if random.chance(40) {
+                bench.restart();
+                bench.check(seed, n);
+            }
+        }
+    }
+}
+
+/// The bench with a durable subscriber (client 0) at QoS 2 and a publisher (client 2), both of version 5.
+fn subscriber_and_publisher() -> Bench {
+    let mut bench = Bench::new();
+    bench.connect(0, true, u32::MAX, None);
+    bench.subscribe(0, "a", Qos::ExactlyOnce);
+    bench.connect(2, true, 0, None);
+    bench
+}
+
+fn take(bench: &mut Bench, client: usize) -> Vec<Vec<u8>> {
+    let (own, others) = std::mem::take(&mut bench.sent).into_iter().partition(|sent: &Sent| sent.client == client);
+    bench.sent = others;
+    own.into_iter().map(|sent: Sent| sent.packet).collect()
+}
+
+#[test]
+fn what_was_in_flight_is_sent_again_with_its_number_and_dup() {
+    let mut bench = subscriber_and_publisher();
+    take(&mut bench, 0);
+    bench.publish(2, ("a", "one"), Qos::ExactlyOnce, false, 7, Vec::new());
+    let ack = Ack { packet_id: id(7), reason: ReasonCode::Success, properties: Vec::new() };
+    bench.packet(2, Packet::Pubrel(ack));
+    let first = take(&mut bench, 0);
+    assert_eq!(first.len(), 1);
+    bench.restart();
+    bench.connect(0, false, u32::MAX, None);
+    let again = take(&mut bench, 0);
+    let Ok(Decoded::Packet { packet: Packet::Connack(connack), .. }) = codec::decode(&again[0], ProtocolVersion::V5, u32::MAX) else {
+        panic!("CONNACK comes first");
+    };
+    assert!(connack.session_present);
+    let decode = |bytes| match codec::decode(bytes, ProtocolVersion::V5, u32::MAX) {
+        Ok(Decoded::Packet { packet: Packet::Publish(publish), .. }) => (publish.packet_id, publish.dup, publish.payload.to_vec()),
+        other => panic!("not a PUBLISH: {other:?}"),
+    };
+    let (before, after) = (decode(&first[0]), decode(&again[1]));
+    assert_eq!((before.0, before.1, &*before.2), (after.0, false, b"one".as_slice()));
+    assert!(after.1, "DUP is set");
+}
+
+#[test]
+fn a_will_that_was_due_while_nothing_ran_is_published_at_the_first_deadline() {
+    let mut bench = subscriber_and_publisher();
+    let will = Will {
+        topic: "a".into(),
+        payload: b"gone".to_vec(),
+        qos: Qos::AtLeastOnce,
+        retain: true,
+        properties: vec![Property::WillDelayInterval(30)],
+    };
+    bench.connect(2, true, 100, Some(will));
+    let (connection, _) = bench.connected[2].take().expect("connected");
+    bench.input(Input::Closed { connection, error: None });
+    assert_eq!(bench.state.retained.len(), 0);
+    bench.now = Time(bench.now.0 + 50_000);
+    bench.restart();
+    bench.input(Input::DeadlineReached);
+    assert_eq!(bench.state.retained.iter().map(|message| message.payload.to_vec()).collect::<Vec<_>>(), [b"gone".to_vec()]);
+}
+
+/// What an input made the machine do, in short.
+fn effects(bench: &mut Bench, client: usize, packet: Packet<'_>) -> Vec<String> {
+    let mut out = Outbox::default();
+    let (connection, _) = bench.connected[client].expect("connected");
+    bench.broker.handle(bench.now, Input::Packet { connection, packet, len: 0 }, &mut out);
+    let seen = out.effects.iter().filter_map(|effect| match effect {
+        Effect::Persist(_) => Some("record".to_owned()),
+        Effect::Hold { connection: of, until } => Some(format!("hold {} until {until}", if *of == connection { "own" } else { "other" })),
+        Effect::Send { connection: of, start, .. } => {
+            Some(format!("send {} {}", if *of == connection { "own" } else { "other" }, out.arena[*start as usize] >> 4))
+        }
+        _ => None,
+    });
+    let seen = seen.collect();
+    bench.perform(&out);
+    seen
+}
+
+fn publish(topic: &str, qos: Qos) -> Packet<'_> {
+    Packet::Publish(Publish { dup: false, qos, retain: false, topic, packet_id: Some(id(9)), properties: Vec::new(), payload: b"x" })
+}
+
+#[test]
+fn an_acknowledgement_waits_for_its_record_and_a_delivery_at_qos_1_does_not() {
+    let mut bench = subscriber_and_publisher();
+    bench.subscribe(0, "b", Qos::AtLeastOnce);
+    let stored = bench.records;
+    let seen = effects(&mut bench, 2, publish("b", Qos::AtLeastOnce));
+    // The subscriber's session has records that are not stored, which a delivery at QoS 1 does not depend on.
+    assert_eq!(seen, ["record", "send other 3", &format!("hold own until {}", stored + 1), "send own 4"]);
+    bench.input(Input::Stored { count: stored + 1 });
+    // Nobody keeps it: there is nothing to wait for.
+    assert_eq!(effects(&mut bench, 2, publish("c", Qos::AtLeastOnce)), ["send own 4"]);
+}
+
+#[test]
+fn each_step_at_qos_2_waits_for_the_session_s_last_record() {
+    let mut bench = subscriber_and_publisher();
+    bench.input(Input::Stored { count: bench.records });
+    let stored = bench.records;
+    let seen = effects(&mut bench, 2, publish("a", Qos::AtLeastOnce));
+    assert_eq!(seen, ["record", "send other 3", &format!("hold own until {}", stored + 1), "send own 4"], "delivered at QoS 1");
+    effects(&mut bench, 2, publish("a", Qos::ExactlyOnce));
+    let release = Packet::Pubrel(Ack { packet_id: id(9), reason: ReasonCode::Success, properties: Vec::new() });
+    let seen = effects(&mut bench, 2, release);
+    let until = stored + 2;
+    assert_eq!(
+        seen,
+        ["record", &format!("hold other until {until}"), "send other 3", &format!("hold own until {until}"), "send own 7"],
+        "delivered at QoS 2"
+    );
+}
+
+#[test]
+fn while_the_store_fails_what_would_be_kept_is_refused_and_the_rest_is_served() {
+    let mut bench = subscriber_and_publisher();
+    bench.input(Input::Stored { count: bench.records });
+    bench.input(Input::StoreFailing { failing: true });
+    take(&mut bench, 2);
+    let reason = |bench: &mut Bench| match codec::decode(&take(bench, 2)[0], ProtocolVersion::V5, u32::MAX) {
+        Ok(Decoded::Packet { packet: Packet::Puback(ack), .. }) => ack.reason,
+        other => panic!("not a PUBACK: {other:?}"),
+    };
+    assert_eq!(effects(&mut bench, 2, publish("a", Qos::AtLeastOnce)), ["send own 4"]);
+    assert_eq!(reason(&mut bench), ReasonCode::QuotaExceeded);
+    assert_eq!(effects(&mut bench, 2, publish("c", Qos::AtLeastOnce)), ["send own 4"]);
+    assert_eq!(reason(&mut bench), ReasonCode::NoMatchingSubscribers);
+    bench.input(Input::StoreFailing { failing: false });
+    assert_eq!(effects(&mut bench, 2, publish("a", Qos::AtLeastOnce))[0], "record");
+}
