@@ -10,6 +10,7 @@ mod broker;
 mod clients;
 mod compose_examples;
 mod conf;
+mod conformance;
 mod conversation;
 mod durable;
 mod health;
