@@ -44,7 +44,13 @@ notices! {
     MaxConnections { peer: String } Notice "Client connection from {peer} denied: max_connections exceeded.";
     ListenersChanged {} Error "Error: It is not currently possible to add/remove listeners when reloading the config file.";
     KeepingConfig {} Error "Error: The new configuration is not used; the broker goes on with the one it has.";
-    NothingToSave {} Notice "Nothing was saved: this version keeps its state in memory only.";
+    NothingToSave {} Notice "Nothing was saved: persistence is off.";
+    Saving { path: String } Information "Saving in-memory database to {path}.";
+    StoreFailing { path: String, reason: String } Error "Error: Nothing can be kept in {path} ({reason}): the broker serves from memory and refuses what it would have to keep, until this is mended.";
+    StoreRecovered { path: String } Notice "{path} can be written to again: everything is kept.";
+    StoreUnreadable { path: String, reason: String } Error "Error: {path} cannot be opened ({reason}): the broker starts without what it holds.";
+    StoreDamaged { path: String, what: &'static str, at: u64, sessions: usize, retained: usize, aside: String } Error
+        "Error: {path} {what} from byte {at} on. {sessions} sessions and {retained} retained messages were recovered; the file {aside}.";
     InternalError {} Error "Error: Internal error; the broker ends, so that it can be started afresh.";
     ClientConnected { peer: String, client_id: String, version: u8, clean: u8, keep_alive_secs: u16, username: String } Notice
         "New client connected from {peer} as {client_id} (p{version}, c{clean}, k{keep_alive_secs}{username}).";

@@ -12,7 +12,7 @@ pub use super::record::Record;
 pub use super::shard::{ShardId, ShardMessage};
 
 /// Monotonic milliseconds since the process began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]
 pub struct Time(pub u64);
 
 impl Time {

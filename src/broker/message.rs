@@ -7,7 +7,7 @@ use crate::mqtt::codec::{self, PublishParts};
 use crate::mqtt::{PacketId, Properties, Property, ProtocolVersion, Qos};
 
 /// Who a client is, as far as permissions go. Shared by its session and its messages.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Identity {
     pub client_id: Box<str>,
     pub username: Option<Box<str>>,
@@ -18,7 +18,7 @@ pub struct Identity {
 }
 
 /// An Application Message that somebody keeps.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Message {
     pub topic: Box<str>,
     pub payload: Box<[u8]>,
@@ -44,7 +44,7 @@ impl Message {
 }
 
 /// How one receiver gets a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Delivery {
     pub message: Arc<Message>,
     pub qos: Qos,

@@ -12,7 +12,7 @@ use super::will::Will;
 use crate::mqtt::{PacketId, ProtocolVersion, Qos, SubscriptionOptions};
 
 /// One change of durable state. `client` names the session by its Client Identifier.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Record {
     /// A session that outlives its connection began, or its client came back. What waits in it stays.
     Session(Box<SessionRecord>),
@@ -91,7 +91,7 @@ pub enum Record {
 }
 
 /// All of a session but what it holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SessionRecord {
     pub client: Arc<Identity>,
     pub version: ProtocolVersion,
@@ -103,6 +103,25 @@ pub struct SessionRecord {
 }
 
 impl Record {
+    /// Moves its times by so many milliseconds, from another process's clock to ours; what is past is due at once.
+    pub fn shift(&mut self, by: i64) {
+        let shift = |time: &mut Time| time.0 = time.0.saturating_add_signed(by);
+        let of_message = |message: &mut Arc<Message>| {
+            if message.expires_at.is_some()
+                && let Some(at) = &mut Arc::make_mut(message).expires_at
+            {
+                shift(at);
+            }
+        };
+        match self {
+            Self::Left { expires_at, will_at, .. } => expires_at.iter_mut().chain(will_at).for_each(shift),
+            Self::Retained { message } | Self::Received { message, .. } => of_message(message),
+            Self::Queued { delivery, .. } => of_message(&mut delivery.message),
+            Self::RetainedExpired { at, .. } => shift(at),
+            _ => {}
+        }
+    }
+
     /// The session that it is about; `None` for retained messages.
     pub fn client(&self) -> Option<&Arc<Identity>> {
         match self {

@@ -72,6 +72,16 @@ impl State {
         }
     }
 
+    /// Records that add up to it.
+    pub fn each_record(&self, mut give: impl FnMut(Record)) {
+        for message in self.retained.iter() {
+            give(Record::Retained { message: Arc::clone(message) });
+        }
+        for session in self.sessions.values() {
+            session.each_record(&mut give);
+        }
+    }
+
     fn apply_session(&mut self, record: SessionRecord) {
         let SessionRecord { client, version, expiry_secs, mount_point, max_qos, will } = record;
         let old = self.sessions.remove(&client.client_id);
@@ -87,6 +97,36 @@ impl State {
 }
 
 impl StoredSession {
+    fn each_record(&self, give: &mut impl FnMut(Record)) {
+        let client = &self.client;
+        give(Record::Session(Box::new(SessionRecord {
+            client: Arc::clone(client),
+            version: self.version,
+            expiry_secs: self.expiry_secs,
+            mount_point: self.mount_point.clone(),
+            max_qos: self.max_qos,
+            will: self.will.as_ref().map(|(will, _)| Arc::clone(will)),
+        })));
+        for (filter, (options, identifier)) in &self.subscriptions {
+            let (client, filter) = (Arc::clone(client), filter.clone());
+            give(Record::Subscribed { client, filter, options: *options, identifier: *identifier });
+        }
+        for (number, stored) in &self.deliveries {
+            let packet_id = stored.flight.map(|(packet_id, _)| packet_id);
+            give(Record::Queued { client: Arc::clone(client), delivery: stored.delivery.clone(), packet_id });
+            if stored.flight.is_some_and(|(_, awaiting)| awaiting == Awaiting::Pubcomp) {
+                give(Record::Released { client: Arc::clone(client), number: *number });
+            }
+        }
+        for (packet_id, message) in &self.received {
+            give(Record::Received { client: Arc::clone(client), packet_id: *packet_id, message: Arc::clone(message) });
+        }
+        if let Presence::Left { expires_at } = self.presence {
+            let will_at = self.will.as_ref().and_then(|(_, at)| *at);
+            give(Record::Left { client: Arc::clone(client), expires_at, will_at });
+        }
+    }
+
     fn apply(&mut self, record: Record) {
         match record {
             Record::Left { expires_at, will_at, .. } => {

@@ -9,7 +9,7 @@ use super::record::Record;
 use crate::mqtt::{self, Property};
 
 /// What a client left to be published when its connection breaks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Will {
     /// Without expiry, which begins to count when the will is published.
     pub message: Message,

@@ -3,13 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Conf;
 use super::diagnostic::{Diagnostic, Severity};
 use super::files::ReadFiles;
 use super::near::near;
+use super::{Conf, Durability};
 
 /// Keys of darner.toml.
-const KEYS: &[&str] = &["log_format", "engine", "shards"];
+const KEYS: &[&str] = &["log_format", "durability", "engine", "shards"];
 
 /// A longer table is full of unknown keys: the first ones say enough.
 const TOML_KEYS_MAX: usize = 50;
@@ -40,6 +40,14 @@ pub(super) fn apply(
             }
         }
     }
+    if let Some(word) = variable("DARNER_DURABILITY") {
+        if let Some(level) = Durability::from_word(word) {
+            conf.persistence.durability = level;
+        } else {
+            let message = format!("Invalid DARNER_DURABILITY value ({}).", word.escape_debug());
+            diagnostics.push(error(None, None, message, Some("Write process, power or snapshot.".into())));
+        }
+    }
     match variable("DARNER_LOG_FORMAT") {
         None => {}
         Some("json") => conf.log.json = true,
@@ -68,6 +76,13 @@ fn toml(path: &Path, bytes: &[u8], conf: &mut Conf, diagnostics: &mut Vec<Diagno
             ("log_format", toml::Value::String(word)) if word == "json" || word == "text" => {
                 conf.log.json = word == "json";
                 continue;
+            }
+            ("durability", toml::Value::String(word)) if Durability::from_word(word).is_some() => {
+                conf.persistence.durability = Durability::from_word(word).unwrap_or_default();
+                continue;
+            }
+            ("durability", _) => {
+                (format!("Invalid durability value ({value})."), Some("Write \"process\", \"power\" or \"snapshot\".".into()))
             }
             ("log_format", _) => (format!("Invalid log_format value ({value})."), Some("Write \"text\" or \"json\".".into())),
             ("engine", toml::Value::String(word)) if word == "core" => continue,

@@ -34,15 +34,6 @@ pub(super) fn finish(mut draft: Draft, source: Option<&Path>, command_line: &Com
     }
     let listeners = listeners(&mut draft, conf.local_only, command_line, diagnostics);
     security(&mut conf, &draft.security, listeners);
-    if conf.persistence.enabled {
-        diagnostics.push(found(
-            Severity::Warning,
-            None,
-            "persistence is on, but this version of darner keeps sessions and retained messages in memory only: they do not survive a restart."
-                .into(),
-            None,
-        ));
-    }
     conf
 }
 

@@ -162,9 +162,33 @@ pub enum LogDestination {
     None,
 }
 
+/// What is safe before an acknowledgement leaves (darner.toml, `DARNER_DURABILITY`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// With the operating system: a crash of the broker loses nothing.
+    #[default]
+    Process,
+    /// On the disk: a power cut loses nothing.
+    Power,
+    /// Nothing: all is saved at intervals and at the end, as mosquitto does.
+    Snapshot,
+}
+
+impl Durability {
+    pub fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "process" => Some(Self::Process),
+            "power" => Some(Self::Power),
+            "snapshot" => Some(Self::Snapshot),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Persistence {
     pub enabled: bool,
+    pub durability: Durability,
     pub location: Option<PathBuf>,
     pub file: String,
     pub autosave_interval_secs: u32,
@@ -240,6 +264,7 @@ impl Default for Persistence {
     fn default() -> Self {
         Self {
             enabled: false,
+            durability: Durability::Process,
             location: None,
             file: "mosquitto.db".into(),
             autosave_interval_secs: 1800,

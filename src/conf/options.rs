@@ -9,7 +9,7 @@ use super::{Conf, Listener, TlsIdentity};
 use Effect::{OnReload, OnRestart};
 use Kind::{Duration, Flag, Number, Path, Special as Its, Switch, Text, Unread};
 use Scope::{Bridge, Global, Plugin, Security};
-use Support::{Honoured, Ignored, Later, Obsolete, Refused};
+use Support::{Honoured, Ignored, Obsolete, Refused};
 
 /// Where an option may stand, and what it governs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +126,6 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 const ENGINE: &str = "OpenSSL engines";
 const PSK: &str = "TLS with pre-shared keys";
 const BRIDGES: &str = "bridges to other brokers";
-const IN_MEMORY: &str = "this version keeps its state in memory";
 const WS_ONLY: &str = "It concerns only WebSockets listeners, which this version does not have.";
 const BRIDGE: (Kind, Effect, Support) = (Unread, OnRestart, Refused(BRIDGES));
 
@@ -194,9 +193,9 @@ pub static OPTIONS: &[Row] = &[
         "Whether the plugin is spared names with + and #."),
     row("auto_id_prefix", &[], Security, Text(Set::Security(|s, v| s.auto_id_prefix = Some(v))), "auto-", OnReload, Honoured,
         "What client identifiers given by the broker begin with."),
-    row("autosave_interval", &[], Global, Number(INT, Set::Conf(|c, v| c.persistence.autosave_interval_secs = some32(v).unwrap_or(0))), "1800", OnReload, Later(IN_MEMORY),
+    row("autosave_interval", &[], Global, Number(INT, Set::Conf(|c, v| c.persistence.autosave_interval_secs = some32(v).unwrap_or(0))), "1800", OnRestart, Honoured,
         "Seconds between saves of the state; 0 saves only at the end."),
-    row("autosave_on_changes", &[], Global, Switch(Set::Conf(|c, v| c.persistence.autosave_on_changes = v)), "false", OnReload, Later(IN_MEMORY),
+    row("autosave_on_changes", &[], Global, Switch(Set::Conf(|c, v| c.persistence.autosave_on_changes = v)), "false", OnRestart, Honoured,
         "Whether autosave_interval counts changes and not seconds."),
     row("bind_address", &[], Scope::Listener, Its(Special::BindAddress), "none", OnRestart,
         Obsolete("The 'bind_address' option is now deprecated and will be removed in a future version. The behaviour will default to true."),
@@ -312,10 +311,10 @@ pub static OPTIONS: &[Row] = &[
         "File with user names and password hashes, written by mosquitto_passwd."),
     row("per_listener_settings", &[], Global, Its(Special::PerListenerSettings), "false", OnReload, Honoured,
         "Whether the security options belong to the listener above them. Must stand before them."),
-    row("persistence", &["retained_persistence"], Global, Switch(Set::Conf(|c, v| c.persistence.enabled = v)), "false", OnReload, Later(IN_MEMORY),
+    row("persistence", &["retained_persistence"], Global, Switch(Set::Conf(|c, v| c.persistence.enabled = v)), "false", OnRestart, Honoured,
         "Whether sessions and retained messages survive a restart."),
-    row("persistence_file", &[], Global, Text(Set::Conf(|c, v| c.persistence.file = v)), "mosquitto.db", OnReload, Later(IN_MEMORY), "Name of the file of the state."),
-    row("persistence_location", &[], Global, Path(Set::Conf(|c, v| c.persistence.location = Some(v))), "working folder", OnReload, Later(IN_MEMORY), "Folder of the file of the state."),
+    row("persistence_file", &[], Global, Text(Set::Conf(|c, v| c.persistence.file = v)), "mosquitto.db", OnRestart, Honoured, "Name of the file of the state."),
+    row("persistence_location", &[], Global, Path(Set::Conf(|c, v| c.persistence.location = Some(v))), "working folder", OnRestart, Honoured, "Folder of the file of the state."),
     row("persistent_client_expiration", &[], Global, Duration(Set::Conf(|c, v| c.persistence.client_expiration_secs = Some(v))), "never", OnReload, Honoured,
         "How long the session of an absent client is kept: a number and s, h, d, w, m (30 days) or y."),
     row("pid_file", &[], Global, Path(Set::Conf(|c, v| c.pid_file = Some(v))), "none", OnRestart, Honoured, "File that the process id is written to."),

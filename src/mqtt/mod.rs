@@ -14,7 +14,7 @@ pub use reason_code::ReasonCode;
 use std::num::NonZeroU16;
 
 /// Protocol Version (3.1.2.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[repr(u8)]
 pub enum ProtocolVersion {
     V31 = 3,
@@ -23,7 +23,7 @@ pub enum ProtocolVersion {
 }
 
 /// Quality of Service (4.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]
 #[repr(u8)]
 pub enum Qos {
     #[default]

@@ -92,7 +92,7 @@ pub struct SubscriptionRequest {
 }
 
 /// Subscription Options (3.8.3.1). In version 3 all but `qos` are the defaults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct SubscriptionOptions {
     pub qos: Qos,
     pub no_local: bool,
@@ -100,7 +100,7 @@ pub struct SubscriptionOptions {
     pub retain_handling: RetainHandling,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[repr(u8)]
 pub enum RetainHandling {
     #[default]

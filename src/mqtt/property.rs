@@ -7,7 +7,7 @@ use super::packet::PacketSet;
 macro_rules! properties {
     ($($identifier:literal $name:ident($($field:ident: $type:ty as $kind:ident),+) in $packets:expr, repeats in $repeats:expr;)*) => {
         /// One property with its value.
-        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
         pub enum Property { $($name($($type),+)),* }
 
         impl Property {

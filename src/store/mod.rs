@@ -19,8 +19,44 @@
 //! A store may write less than it was given, as long as the outcome is the same: of several values of a retained topic in a batch the
 //! last, and nothing of a message that was delivered before its batch was written.
 
+mod frames;
+mod journal;
+mod squeeze;
+mod writer;
+
+use std::path::{Path, PathBuf};
+
 use crate::broker::Record;
 pub use crate::broker::State;
+pub use crate::conf::Durability as Level;
+use crate::conf::Persistence;
+pub use journal::Journal;
+
+/// Where and how a store keeps things.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub path: PathBuf,
+    pub level: Level,
+    pub autosave_interval_secs: u32,
+    pub autosave_on_changes: bool,
+    /// The time of day at the machine's `Time(0)`, in milliseconds since 1970.
+    pub zero: i64,
+}
+
+/// The store's file. A `persistence_file` that is a mount of its own is all that outlives the container, so the store is in it, unless
+/// it holds something else; otherwise it stands beside it.
+pub fn path(conf: &Persistence) -> PathBuf {
+    let file = conf.location.as_deref().unwrap_or(Path::new(".")).join(&conf.file);
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let real = file.canonicalize().unwrap_or_else(|_| file.clone());
+    let is_mount = mounts.lines().any(|line| line.split(' ').nth(4).is_some_and(|place| Path::new(place) == real));
+    if is_mount && frames::is_ours_or_empty(&file) {
+        return file;
+    }
+    let mut name = file.into_os_string();
+    name.push(".darner");
+    name.into()
+}
 
 /// How far a store has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,7 +74,12 @@ pub trait Store {
     /// Takes over one record; it is safe only when [`Store::progress`] says so after the next [`Store::commit`].
     fn append(&mut self, record: Record);
     /// Makes everything appended safe, now or soon.
-    fn commit(&mut self);
+    /// `awaited`: something is held back for it; what is not may be made safe together with what comes later.
+    fn commit(&mut self, awaited: bool);
+    /// SIGUSR1: as safe as it gets, now.
+    fn save(&mut self) {}
+    /// Makes everything appended safe and returns when that is done, or has failed.
+    fn close(&mut self) {}
     fn progress(&self) -> Progress;
 }
 
@@ -53,7 +94,7 @@ impl Store for Forgetful {
         self.count += 1;
     }
 
-    fn commit(&mut self) {}
+    fn commit(&mut self, _awaited: bool) {}
 
     fn progress(&self) -> Progress {
         Progress { stored: self.count, ..Progress::default() }

@@ -68,7 +68,7 @@ pub(super) struct Driver {
     pub(super) connections: Connections,
     pub(super) logins: Logins,
     pub(super) scratch: Vec<u8>,
-    outbox: Outbox,
+    pub(super) outbox: Outbox,
     pub(super) keeping: Keeping,
     spares: Spares,
     pub(super) dirty: Vec<ConnectionId>,
@@ -362,7 +362,7 @@ impl Shard {
             if next.is_some_and(|next| driver.armed.is_none_or(|armed| next < armed)) {
                 self.0.timer.notify_one();
             }
-            if (!driver.dirty.is_empty() || driver.keeping.uncommitted) && !driver.flusher_woken {
+            if (!driver.dirty.is_empty() || driver.keeping.uncommitted || driver.keeping.awaited) && !driver.flusher_woken {
                 driver.flusher_woken = true;
                 if let Some(flusher) = &driver.flusher {
                     flusher.wake_by_ref();
@@ -427,6 +427,14 @@ impl Shard {
             std::task::Poll::<()>::Pending
         })
         .await;
+    }
+
+    /// Hears of the store's progress.
+    pub(super) async fn heed_store(self, progress: Arc<Notify>) {
+        loop {
+            progress.notified().await;
+            self.turn(Driver::heed_store);
+        }
     }
 
     /// Tells the machine when its deadlines are reached.

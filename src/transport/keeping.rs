@@ -14,6 +14,8 @@ pub(super) struct Keeping {
     store: Box<dyn Store>,
     /// Records were appended since the last commit.
     pub(super) uncommitted: bool,
+    /// Something is held back for what was not committed in a hurry.
+    pub(super) awaited: bool,
     seen: Progress,
     /// Connections with bytes that wait, by the count they wait for.
     held: BTreeSet<(u64, ConnectionId)>,
@@ -26,6 +28,7 @@ impl Keeping {
         Self {
             store: store.unwrap_or_else(|| Box::new(Forgetful::default())),
             uncommitted: false,
+            awaited: false,
             seen: Progress::default(),
             held: BTreeSet::new(),
             went_on: Rc::default(),
@@ -51,6 +54,7 @@ impl Driver {
         let Some(connection) = self.connections.get_mut(id).filter(|connection| !connection.closing) else { return };
         connection.outgoing.hold(until);
         self.keeping.held.insert((until, id));
+        self.keeping.awaited = true;
         if self.keeping.seen.failing {
             self.answers.push(Answer::NotStored(id));
         }
@@ -58,8 +62,9 @@ impl Driver {
 
     /// The turn's records go to the store, in one batch.
     pub(super) fn commit(&mut self) {
-        if std::mem::take(&mut self.keeping.uncommitted) {
-            self.keeping.store.commit();
+        let awaited = std::mem::take(&mut self.keeping.awaited);
+        if std::mem::take(&mut self.keeping.uncommitted) || awaited {
+            self.keeping.store.commit(awaited);
         }
         self.heed_store();
     }
@@ -86,6 +91,18 @@ impl Driver {
             self.answers.extend(unheard.into_iter().map(Answer::NotStored));
         }
         self.keeping.went_on.notify_waiters();
+    }
+
+    /// SIGUSR1
+    pub(super) fn save(&mut self) {
+        self.keeping.store.save();
+    }
+
+    /// Nothing is kept after this.
+    pub(super) fn close_store(&mut self) {
+        self.commit();
+        self.keeping.store.close();
+        self.heed_store();
     }
 
     fn release(&mut self, id: ConnectionId, stored: u64) {

@@ -15,12 +15,13 @@ use super::login::CHECK_THREADS;
 use super::reload::reload;
 use super::settings::Source;
 use super::supervision::{Control, Notify};
-use crate::broker::{Broker, Input, Settings, ShardId};
+use crate::broker::{Broker, Input, Outbox, Settings, ShardId, Time};
 use crate::conf::files::Disk;
 use crate::exit_code::ExitCode;
 use crate::logging::Logger;
 use crate::notice::Notice;
 use crate::os::signals::{self, Signals};
+use crate::store::{self, Journal, Store};
 use crate::tls::Servers;
 
 /// At the end, sockets have this long to take the last bytes.
@@ -46,26 +47,51 @@ pub(super) fn run(parts: Parts) -> std::io::Result<ExitCode> {
     getrandom::fill(&mut seed).map_err(std::io::Error::other)?;
     let (key, seed) = seed.split_at(32);
     let seed = seed.try_into().map(u64::from_le_bytes).unwrap_or_default();
-    let broker = Broker::new(ShardId(0), 1, parts.settings.clone(), seed);
-    let store = None;
-    let driver = Driver::new(
+    let progress = Arc::new(tokio::sync::Notify::new());
+    let mut restored = Outbox::default();
+    let (broker, store) = open_store(&parts, seed, &progress, &mut restored);
+    let mut driver = Driver::new(
         (broker, store),
         (parts.settings.clone(), parts.tls.clone()),
         Arc::clone(&parts.logger),
         key.try_into().unwrap_or_default(),
     );
-    let code = runtime.block_on(serve(Shard::new(driver), parts))?;
+    driver.outbox = restored;
+    let code = runtime.block_on(serve(Shard::new(driver), parts, progress))?;
     // A password check may still run; nobody waits for it.
     runtime.shutdown_background();
     Ok(code)
 }
 
-async fn serve(shard: Shard, parts: Parts) -> std::io::Result<ExitCode> {
+/// The machine, with what was kept.
+fn open_store(parts: &Parts, seed: u64, progress: &Arc<tokio::sync::Notify>, out: &mut Outbox) -> (Broker, Option<Box<dyn Store>>) {
+    let conf = &parts.settings.conf.persistence;
+    if !conf.enabled {
+        return (Broker::new(ShardId(0), 1, parts.settings.clone(), seed), None);
+    }
+    let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let options = store::Options {
+        path: store::path(conf),
+        level: conf.durability,
+        autosave_interval_secs: conf.autosave_interval_secs,
+        autosave_on_changes: conf.autosave_on_changes,
+        zero: since_1970.as_millis() as i64,
+    };
+    let (logger, progress) = (Arc::clone(&parts.logger), Arc::clone(progress));
+    let say = Box::new(move |notice: &Notice| logger.notice(notice));
+    let (journal, state) = Journal::open(options, say, Box::new(move || progress.notify_one()));
+    let broker = Broker::restore((ShardId(0), 1), parts.settings.clone(), seed, state, Time(0), out);
+    (broker, Some(Box::new(journal)))
+}
+
+async fn serve(shard: Shard, parts: Parts, progress: Arc<tokio::sync::Notify>) -> std::io::Result<ExitCode> {
     let Parts { source, logger, listening, notify, control, .. } = parts;
     let (source, notify) = (Rc::new(source), Rc::new(notify));
     let signals = Signals::new()?;
     tokio::task::spawn_local(shard.clone().flush_forever());
     tokio::task::spawn_local(shard.clone().keep_time());
+    tokio::task::spawn_local(shard.clone().heed_store(progress));
+    shard.turn(|_| ());
     let supervised = control.is_some();
     for listening in listening {
         tokio::task::spawn_local(accept_forever(shard.clone(), listening));
@@ -146,7 +172,13 @@ fn signal(shard: &Shard, number: i32, source: &Source, notify: &Notify, supervis
             shard.reopen_log();
             notify.say("READY=1");
         }
-        Ok(Signal::SIGUSR1) => shard.notice(&Notice::NothingToSave {}),
+        Ok(Signal::SIGUSR1) => drop(shard.turn(|driver| {
+            if driver.settings.conf.persistence.enabled {
+                driver.save();
+            } else {
+                driver.logger.notice(&Notice::NothingToSave {});
+            }
+        })),
         Ok(Signal::SIGUSR2) => drop(shard.turn(|driver| driver.input(Input::DumpSubscriptions))),
         Err(_) if number == signals::rtmin() => shard.reopen_log(),
         _ => {}
@@ -161,4 +193,5 @@ async fn shut_down(shard: &Shard) {
     while Instant::now() < end && !shard.turn(Driver::is_flushed).unwrap_or(true) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    shard.turn(Driver::close_store);
 }

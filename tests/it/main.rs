@@ -21,6 +21,7 @@ mod logging;
 mod packets;
 mod passwd;
 mod permissions;
+mod persistence;
 mod repair;
 mod shards;
 mod supervisor;

@@ -1,0 +1,219 @@
+//! The store that lasts: the driver's end of it, and the thread that writes.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::frames::{self, Found};
+use super::writer::Writer;
+use super::{Level, Options, Progress, State, Store};
+use crate::broker::Record;
+use crate::notice::Notice;
+
+/// Records that nobody waits for are written together, so late at most.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// More than this, and the broker stops reading until it is written.
+const BEHIND_BYTES: u64 = 64 << 20;
+/// A record costs so much besides its payload, roughly.
+const RECORD_BYTES: u64 = 200;
+
+#[derive(Default)]
+struct Inbox {
+    records: Vec<Record>,
+    /// Records handed over since the beginning.
+    count: u64,
+    /// Somebody waits.
+    hurry: bool,
+    save: bool,
+    ends: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    inbox: Mutex<Inbox>,
+    bell: Condvar,
+    stored: AtomicU64,
+    failing: AtomicBool,
+    waiting_bytes: AtomicU64,
+}
+
+/// Appends batches to a file, on a thread of its own.
+pub struct Journal {
+    level: Level,
+    batch: Vec<Record>,
+    count: u64,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+fn weight(record: &Record) -> u64 {
+    let payload = match record {
+        Record::Retained { message } | Record::Received { message, .. } => message.payload.len(),
+        Record::Queued { delivery, .. } => delivery.message.payload.len(),
+        _ => 0,
+    };
+    RECORD_BYTES + payload as u64
+}
+
+impl Store for Journal {
+    fn append(&mut self, record: Record) {
+        self.batch.push(record);
+        self.count += 1;
+    }
+
+    fn commit(&mut self, awaited: bool) {
+        let bytes = self.batch.iter().map(weight).sum();
+        let waiting = self.shared.waiting_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.tell(|inbox, batch, count| {
+            inbox.records.append(batch);
+            inbox.count = count;
+            inbox.hurry |= awaited || waiting > BEHIND_BYTES / 8;
+        });
+    }
+
+    fn progress(&self) -> Progress {
+        let stored = if self.level == Level::Snapshot { self.count } else { self.shared.stored.load(Ordering::Acquire) };
+        Progress {
+            stored,
+            failing: self.level != Level::Snapshot && self.shared.failing.load(Ordering::Acquire),
+            is_behind: self.shared.waiting_bytes.load(Ordering::Relaxed) > BEHIND_BYTES,
+        }
+    }
+
+    fn save(&mut self) {
+        self.tell(|inbox, _, _| inbox.save = true);
+    }
+
+    fn close(&mut self) {
+        self.tell(|inbox, batch, count| {
+            inbox.records.append(batch);
+            inbox.count = count;
+            inbox.ends = true;
+        });
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Journal {
+    fn tell(&mut self, change: impl FnOnce(&mut Inbox, &mut Vec<Record>, u64)) {
+        let mut inbox = self.shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut inbox, &mut self.batch, self.count);
+        if inbox.hurry || inbox.save || inbox.ends {
+            self.shared.bell.notify_one();
+        }
+    }
+
+    /// Reads what is there, moves aside what is damaged, and starts the thread. A place that cannot be written to is tried again and
+    /// again. `wake` is called from the thread whenever [`Store::progress`] says something new.
+    pub fn open(options: Options, say: Box<dyn Fn(&Notice) + Send>, wake: Box<dyn Fn() + Send>) -> (Self, State) {
+        let mut state = State::default();
+        let path = options.path.clone();
+        let whole = read(&path, &options, &mut state, &*say);
+        let level = options.level;
+        let mut writer =
+            Writer { options, path, file: None, len: 0, base: 0, state: state.clone(), changes: 0, saved_at: Instant::now(), say };
+        let shared = Arc::new(Shared::default());
+        if level != Level::Snapshot || whole.is_none() && !state_is_empty(&state) {
+            let begun = writer.begin(whole);
+            note(&shared, &writer, begun.as_ref().err());
+        }
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("store".into()).spawn(move || work(&theirs, &mut writer, &*wake)).ok();
+        (Self { level, batch: Vec::new(), count: 0, shared, thread }, state)
+    }
+}
+
+fn state_is_empty(state: &State) -> bool {
+    state.sessions.is_empty() && state.retained.is_empty()
+}
+
+/// Says when it begins to fail, and when that is over.
+fn note(shared: &Shared, writer: &Writer, error: Option<&std::io::Error>) {
+    let was_failing = shared.failing.swap(error.is_some(), Ordering::AcqRel);
+    let path = || writer.path.display().to_string();
+    match error {
+        Some(error) if !was_failing => (writer.say)(&Notice::StoreFailing { path: path(), reason: error.to_string() }),
+        None if was_failing => (writer.say)(&Notice::StoreRecovered { path: path() }),
+        _ => {}
+    }
+}
+
+fn work(shared: &Shared, writer: &mut Writer, wake: &dyn Fn()) {
+    loop {
+        let inbox = shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting =
+            |inbox: &mut Inbox| !(inbox.hurry || inbox.save || inbox.ends) || (shared.failing.load(Ordering::Acquire) && !inbox.ends);
+        let (mut inbox, _) = shared.bell.wait_timeout_while(inbox, PATIENCE, waiting).unwrap_or_else(PoisonError::into_inner);
+        let taken = Inbox { records: std::mem::take(&mut inbox.records), ..*inbox };
+        (inbox.hurry, inbox.save) = (false, false);
+        drop(inbox);
+        let bytes: u64 = taken.records.iter().map(weight).sum();
+        let was_failing = shared.failing.load(Ordering::Acquire);
+        let idle = taken.records.is_empty() && !taken.save && !taken.ends && !was_failing;
+        if !idle || writer.options.level == Level::Snapshot {
+            let written = writer.write(taken.records, taken.save, taken.ends);
+            note(shared, writer, written.as_ref().err());
+            shared.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            if written.is_ok() {
+                shared.stored.store(taken.count, Ordering::Release);
+            }
+            wake();
+        }
+        if taken.ends {
+            return;
+        }
+    }
+}
+
+/// Reads the file into `state`; gives its length if it can go on being used as it is.
+fn read(path: &Path, options: &Options, state: &mut State, say: &dyn Fn(&Notice)) -> Option<u64> {
+    let beside = super::writer::beside(path);
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(error) => {
+            say(&Notice::StoreUnreadable { path: path.display().to_string(), reason: error.to_string() });
+            return None;
+        }
+    };
+    if file.metadata().is_ok_and(|metadata| metadata.len() == 0) && !beside.exists() {
+        return None;
+    }
+    let (what, mut at) = match frames::read(&mut file, options.zero, state) {
+        Ok(Found::Whole { len }) => return Some(len),
+        Ok(Found::Newer) => ("was written by a later version of darner", 0),
+        Ok(Found::Damaged { at }) => ("is damaged", at),
+        Err(_) => ("cannot be read to its end", 0),
+    };
+    // Overwriting a file that cannot be replaced was interrupted: the whole copy is beside it.
+    let mut whole = State::default();
+    if let Ok(mut copy) = File::open(&beside)
+        && let Ok(Found::Whole { len }) = frames::read(&mut copy, options.zero, &mut whole)
+    {
+        (*state, at) = (whole, len);
+    }
+    let aside = set_aside(path);
+    say(&Notice::StoreDamaged {
+        path: path.display().to_string(),
+        what,
+        at,
+        sessions: state.sessions.len(),
+        retained: state.retained.len(),
+        aside: aside.map_or_else(|error| format!("could not be set aside ({error})"), |path| format!("is now {}", path.display())),
+    });
+    None
+}
+
+/// Under a dated name; a file that is a mount is copied.
+fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(jiff::Timestamp::now().strftime(".damaged-%Y%m%dT%H%M%SZ").to_string());
+    let aside = PathBuf::from(name);
+    std::fs::rename(path, &aside).or_else(|_| std::fs::copy(path, &aside).map(drop))?;
+    Ok(aside)
+}

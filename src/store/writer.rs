@@ -1,0 +1,166 @@
+//! The file of the store and who writes it: frames are appended, and now and then all is written anew.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::frames::{self, HEADER_BYTES};
+use super::squeeze::squeeze;
+use super::{Level, Options, State};
+use crate::broker::Record;
+use crate::notice::Notice;
+
+/// A file smaller than this is not written anew.
+const REWRITE_BYTES_MIN: u64 = 1 << 20;
+/// Records of one frame when all is written anew.
+const FRAME_RECORDS: usize = 1000;
+
+pub(super) struct Writer {
+    pub(super) options: Options,
+    pub(super) path: PathBuf,
+    /// Open for appending; `None`: all has to be written anew before anything can be appended.
+    pub(super) file: Option<File>,
+    pub(super) len: u64,
+    /// Its length when it was last written anew.
+    pub(super) base: u64,
+    /// What the records so far add up to.
+    pub(super) state: State,
+    pub(super) changes: u64,
+    pub(super) saved_at: Instant,
+    pub(super) say: Box<dyn Fn(&Notice) + Send>,
+}
+
+impl Writer {
+    /// Makes a batch safe. After an error all is to be tried again with nothing.
+    pub(super) fn write(&mut self, records: Vec<Record>, save: bool, ends: bool) -> io::Result<()> {
+        let changed = !records.is_empty();
+        self.changes += records.len() as u64;
+        let appended = if self.options.level == Level::Snapshot { Ok(()) } else { self.append(&records) };
+        for record in records {
+            self.state.apply(record);
+        }
+        if self.options.level == Level::Snapshot {
+            return if save || (ends && self.changes > 0) || self.autosave_is_due() { self.save() } else { Ok(()) };
+        }
+        if let Err(error) = appended {
+            // How much of it was written is not known.
+            self.file = None;
+            return Err(error);
+        }
+        if self.file.is_none() {
+            return self.rewrite();
+        }
+        if save {
+            (self.say)(&Notice::Saving { path: self.path.display().to_string() });
+        }
+        if let Some(file) = self.file.as_ref().filter(|_| save || ends || (changed && self.options.level == Level::Power))
+            && let Err(error) = file.sync_data()
+        {
+            self.file = None;
+            return Err(error);
+        }
+        if self.len > REWRITE_BYTES_MIN && self.len > 3 * self.base {
+            // What is appended is safe already; a disk without room for this may have some later.
+            let _ = self.rewrite_beside();
+        }
+        Ok(())
+    }
+
+    fn autosave_is_due(&self) -> bool {
+        let interval = u64::from(self.options.autosave_interval_secs);
+        if interval == 0 || self.changes == 0 {
+            return false;
+        }
+        if self.options.autosave_on_changes { self.changes >= interval } else { self.saved_at.elapsed() >= Duration::from_secs(interval) }
+    }
+
+    fn save(&mut self) -> io::Result<()> {
+        (self.say)(&Notice::Saving { path: self.path.display().to_string() });
+        self.saved_at = Instant::now();
+        self.rewrite()
+    }
+
+    fn append(&mut self, records: &[Record]) -> io::Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let needed = squeeze(records);
+        if needed.is_empty() {
+            return Ok(());
+        }
+        let frame = frames::encode(needed, self.options.zero);
+        file.write_all(&frame)?;
+        self.len += frame.len() as u64;
+        Ok(())
+    }
+
+    /// Writes all anew, beside the file and then in its place; a file that cannot be replaced (a mount of its own) is overwritten.
+    pub(super) fn rewrite(&mut self) -> io::Result<()> {
+        self.rewrite_beside()?;
+        self.changes = 0;
+        Ok(())
+    }
+
+    fn rewrite_beside(&mut self) -> io::Result<()> {
+        let beside = beside(&self.path);
+        let written = self.write_all_to(&beside);
+        if let Err(error) = written {
+            let _ = std::fs::remove_file(&beside);
+            return Err(error);
+        }
+        match std::fs::rename(&beside, &self.path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                // The copy beside it is whole until this one is.
+                self.write_all_to(&self.path.clone())?;
+                let _ = std::fs::remove_file(&beside);
+            }
+            Err(error) => return Err(error),
+        }
+        if let Some(folder) = self.path.parent()
+            && let Ok(folder) = File::open(folder)
+        {
+            let _ = folder.sync_all();
+        }
+        let file = OpenOptions::new().append(true).open(&self.path)?;
+        self.len = file.metadata()?.len();
+        self.base = self.len;
+        self.file = Some(file);
+        Ok(())
+    }
+
+    fn write_all_to(&self, path: &Path) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        file.write_all(&frames::header())?;
+        let mut records = Vec::with_capacity(FRAME_RECORDS);
+        let mut outcome = Ok(());
+        self.state.each_record(|record| {
+            records.push(record);
+            if records.len() == FRAME_RECORDS && outcome.is_ok() {
+                outcome = file.write_all(&frames::encode(&records, self.options.zero));
+                records.clear();
+            }
+        });
+        outcome?;
+        if !records.is_empty() {
+            file.write_all(&frames::encode(&records, self.options.zero))?;
+        }
+        file.sync_all()
+    }
+
+    /// A new file, or one whose contents are already in `state`.
+    pub(super) fn begin(&mut self, whole: Option<u64>) -> io::Result<()> {
+        let Some(len) = whole.filter(|len| *len >= HEADER_BYTES) else { return self.rewrite() };
+        let file = OpenOptions::new().append(true).open(&self.path)?;
+        (self.len, self.base) = (len, len);
+        self.file = Some(file);
+        Ok(())
+    }
+}
+
+/// Where all is written anew before it takes the file's place.
+pub(super) fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
