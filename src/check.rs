@@ -114,7 +114,7 @@ pub fn explain_command(arguments: &[OsString]) -> ExitCode {
             }
             Err(near) => {
                 let hint = near.map(|name| format!(" Did you mean `{name}`?")).unwrap_or_default();
-                eprintln!("Error: Unknown configuration variable \"{}\".{hint}", option.escape_debug());
+                eprintln!("Error: Unknown configuration variable '{}'.{hint}", option.escape_debug());
                 ExitCode::Failure
             }
         },

@@ -59,6 +59,7 @@ notices! {
     ClientRefused { client_id: String, why: &'static str } Notice "Client {client_id} disconnected, {why}.";
     TakenOver { client_id: String } Notice "Client {client_id} already connected, closing old connection.";
     SessionExpired { client_id: String } Notice "Expiring client {client_id} due to timeout.";
+    BrokerCommand { client_id: String, username: String, command: &'static str } Information "Broker: {client_id}/{username} | {command}";
     Dropping { client_id: String } Notice "Outgoing messages are being dropped for client {client_id}.";
     Received { name: &'static str, client_id: String, detail: String } Debug "Received {name} from {client_id}{detail}";
     Sending { name: &'static str, client_id: String, detail: String } Debug "Sending {name} to {client_id}{detail}";

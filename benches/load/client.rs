@@ -79,6 +79,7 @@ impl Client {
             topic,
             packet_id,
             properties: &[],
+            topic_alias: None,
             message_expiry_interval: None,
             subscription_identifiers: &[],
             payload,

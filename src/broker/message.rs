@@ -66,11 +66,15 @@ pub(super) struct Form {
     pub(super) qos: Qos,
     pub(super) retain: bool,
     pub(super) subscription_identifier: u32,
+    /// 0 is none; an alias that the receiver knows stands for the topic.
+    pub(super) topic_alias: u16,
+    pub(super) alias_is_known: bool,
 }
 
 impl Form {
     pub(super) fn of(delivery: &Delivery, v5: bool, dup: bool) -> Self {
-        Self { v5, dup, qos: delivery.qos, retain: delivery.retain, subscription_identifier: delivery.subscription_identifier }
+        let Delivery { qos, retain, subscription_identifier, .. } = *delivery;
+        Self { v5, dup, qos, retain, subscription_identifier, topic_alias: 0, alias_is_known: false }
     }
 }
 
@@ -149,10 +153,11 @@ impl<'a> Publication<'a> {
             dup: form.dup,
             qos: form.qos,
             retain: form.retain,
-            topic: self.topic,
+            topic: if form.alias_is_known { "" } else { self.topic },
             packet_id: None,
             properties: if form.v5 { self.properties } else { &[] },
             message_expiry_interval: if form.v5 { remaining_secs(self.expires_at, now) } else { None },
+            topic_alias: (form.topic_alias != 0).then_some(form.topic_alias),
             subscription_identifiers: if form.v5 && form.subscription_identifier != 0 { &identifiers } else { &[] },
             payload: self.payload,
         };

@@ -3,6 +3,7 @@
 #![warn(clippy::unwrap_used)]
 
 mod connection;
+mod control;
 mod deadlines;
 mod handle;
 mod hold;
@@ -23,6 +24,7 @@ mod subscriptions;
 mod sys_topics;
 mod trace;
 pub mod will;
+mod wire;
 
 pub use interface::*;
 pub use restore::WILL_GRACE_SECS;

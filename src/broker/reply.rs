@@ -3,7 +3,7 @@
 use super::Broker;
 use super::connection::Connection;
 use super::interface::{ConnectionId, Effect, Outbox};
-use super::session::Wire;
+use super::wire::Wire;
 use crate::mqtt::{Ack, Connack, Disconnect, Packet, PacketId, Properties, ProtocolVersion, ReasonCode, codec};
 
 /// Encodes `packet` and sends it, unless it is larger than `size_max` bytes `[MQTT-3.1.2-24]`. True when it was sent.

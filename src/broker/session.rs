@@ -4,26 +4,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::in_flight::{Awaiting, Outgoing};
-use super::interface::{ConnectionId, Effect, Outbox, Time};
-use super::message::{Delivery, Encoded, Form, Identity, Message, Publication};
+use super::interface::{Effect, Outbox, Time};
+use super::message::{Delivery, Form, Identity, Message, Publication};
 use super::record::Record;
 use super::will::Will;
+use super::wire::Wire;
 use crate::conf::Limits;
 use crate::mqtt::{ProtocolVersion, Qos, SubscriptionOptions};
 
 /// A session that never expires (3.1.2.11.2).
 pub(super) const NEVER: u32 = u32::MAX;
-
-/// The connected client's side of a session.
-#[derive(Debug)]
-pub(super) struct Wire {
-    pub(super) connection: ConnectionId,
-    pub(super) v5: bool,
-    /// The driver holds enough bytes for this connection already.
-    pub(super) congested: bool,
-    /// The client's Maximum Packet Size in bytes.
-    pub(super) packet_size_max: u32,
-}
 
 /// A Subscription of this session, under its filter as sent (with `$share/…` and mount point).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,10 +117,11 @@ impl Session {
             Some(wire) => !wire.congested,
         };
         if can_send && qos == Qos::AtMostOnce && self.outgoing.queue_qos0.is_empty() {
-            let Some(wire) = &self.wire else { return Offer::Discarded };
-            let form = Form { v5: wire.v5, dup: false, qos, retain, subscription_identifier };
-            let encoded = publication.encode(form, now, out);
-            return send(wire, encoded, None, out);
+            let Some(wire) = &mut self.wire else { return Offer::Discarded };
+            let delivered = Form { v5: wire.v5, dup: false, qos, retain, subscription_identifier, topic_alias: 0, alias_is_known: false };
+            let Some(encoded) = wire.encode(publication, delivered, now, out) else { return Offer::Discarded };
+            wire.send(encoded, None, out);
+            return Offer::Sent;
         }
         let packet_id = (qos != Qos::AtMostOnce).then(|| self.outgoing.next_packet_id());
         let may_fly = can_send && qos != Qos::AtMostOnce && self.outgoing.queue.is_empty();
@@ -155,23 +146,25 @@ impl Session {
 
     /// Puts a QoS 1 or 2 message in flight and sends it. `is_new`: it has not been in the queue.
     fn launch(&mut self, publication: &mut Publication<'_>, delivery: Delivery, is_new: bool, now: Time, out: &mut Outbox) -> Offer {
-        let Some(wire) = &self.wire else { return Offer::Discarded };
+        let Some(wire) = &mut self.wire else { return Offer::Discarded };
         let form = Form::of(&delivery, wire.v5, false);
-        let encoded = publication.encode(form, now, out);
-        if encoded.end - encoded.start > wire.packet_size_max {
+        let Some(encoded) = wire.encode(publication, form, now, out) else {
             // Not sent, and treated as if it had been completed [MQTT-3.1.2-25].
             if !is_new {
                 self.record_done(delivery.number, out);
             }
             return Offer::Discarded;
-        }
+        };
         let (number, new) = (delivery.number, (is_new && self.is_recorded).then(|| delivery.clone()));
         let packet_id = self.outgoing.send(delivery);
         self.record(out, |client| match new {
             Some(delivery) => Record::Queued { client, delivery, packet_id: Some(packet_id) },
             None => Record::Sent { client, number, packet_id },
         });
-        send(wire, encoded, Some(packet_id), out)
+        if let Some(wire) = &self.wire {
+            wire.send(encoded, Some(packet_id), out);
+        }
+        Offer::Sent
     }
 
     /// Sends what waits, as far as window and socket allow. Gives the number of messages sent.
@@ -187,11 +180,17 @@ impl Session {
             let message = Arc::clone(&delivery.message);
             let mut publication = Publication::of(&message);
             let outcome = if delivery.qos == Qos::AtMostOnce {
-                let Some(wire) = &self.wire else { break };
+                let Some(wire) = &mut self.wire else { break };
                 let form = Form::of(&delivery, wire.v5, false);
-                let encoded = publication.encode(form, now, out);
+                let encoded = wire.encode(&mut publication, form, now, out);
                 self.record_done(number, out);
-                send(wire, encoded, None, out)
+                match (encoded, &self.wire) {
+                    (Some(encoded), Some(wire)) => {
+                        wire.send(encoded, None, out);
+                        Offer::Sent
+                    }
+                    _ => Offer::Discarded,
+                }
             } else {
                 self.launch(&mut publication, delivery, false, now, out)
             };
@@ -209,7 +208,7 @@ impl Session {
 
     /// After a reconnect: everything in flight again, in its order, with its Packet Identifiers and DUP set `[MQTT-4.4.0-1]`.
     pub(super) fn resend(&mut self, now: Time, out: &mut Outbox) {
-        let Some(wire) = &self.wire else { return };
+        let Some(wire) = &mut self.wire else { return };
         for entry in &mut self.outgoing.in_flight {
             if entry.awaiting == Awaiting::Pubcomp {
                 super::reply::pubrel(wire, entry.packet_id, out);
@@ -218,20 +217,12 @@ impl Session {
             let delivery = &entry.delivery;
             let form = Form::of(delivery, wire.v5, true);
             let message = Arc::clone(&delivery.message);
-            let encoded = Publication::of(&message).encode(form, now, out);
-            send(wire, encoded, Some(entry.packet_id), out);
+            if let Some(encoded) = wire.encode(&mut Publication::of(&message), form, now, out) {
+                wire.send(encoded, Some(entry.packet_id), out);
+            }
         }
     }
 }
 
 /// Bytes that one pump may lay into the arena before it lets the driver write them.
 const PUMP_BYTES_MAX: usize = 256 << 10;
-
-fn send(wire: &Wire, encoded: Encoded, packet_id: Option<crate::mqtt::PacketId>, out: &mut Outbox) -> Offer {
-    if encoded.end - encoded.start > wire.packet_size_max {
-        return Offer::Discarded;
-    }
-    let packet_id = encoded.packet_id_at.zip(packet_id);
-    out.effects.push(Effect::Send { connection: wire.connection, start: encoded.start, end: encoded.end, packet_id });
-    Offer::Sent
-}

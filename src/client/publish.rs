@@ -212,6 +212,7 @@ impl Publisher<'_> {
             topic: &self.topic,
             packet_id: (self.settings.qos != Qos::AtMostOnce).then_some(PacketId::MIN),
             properties: &self.settings.properties.publish,
+            topic_alias: None,
             message_expiry_interval: None,
             subscription_identifiers: &[],
             payload: &self.payload,

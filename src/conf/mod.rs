@@ -1,5 +1,6 @@
 //! mosquitto.conf (and darner.toml and the environment) → one typed [`Conf`]. Pure but for [`files::ReadFiles`].
 
+mod bridges;
 pub mod change;
 pub mod diagnostic;
 mod draft;
@@ -44,6 +45,8 @@ pub struct Conf {
     pub queue_qos0_messages: bool,
     pub retain_available: bool,
     pub upgrade_outgoing_qos: bool,
+    /// The broker answers under `$CONTROL/broker/v1`.
+    pub control_api: bool,
     pub check_retain_source: bool,
     pub set_tcp_nodelay: bool,
     pub clientid_prefixes: Option<String>,
@@ -66,6 +69,8 @@ pub struct Listener {
     pub max_connections: Option<u32>,
     pub max_qos: Qos,
     pub max_topic_alias: u16,
+    /// Most Topic Aliases towards a client.
+    pub max_topic_alias_broker: u16,
     pub mount_point: Option<String>,
     pub use_username_as_clientid: bool,
     /// Empty means all.
@@ -90,6 +95,8 @@ pub struct Tls {
     pub ciphers: Option<String>,
     pub ciphers_tls13: Option<String>,
     pub identity: TlsIdentity,
+    /// Client certificates that have run out are taken (`disable_client_cert_date_checks`).
+    pub without_dates: bool,
 }
 
 /// What the user name of a client is.
@@ -226,6 +233,7 @@ impl Default for Listener {
             max_connections: None,
             max_qos: Qos::ExactlyOnce,
             max_topic_alias: 10,
+            max_topic_alias_broker: 10,
             mount_point: None,
             use_username_as_clientid: false,
             accept_protocol_versions: Vec::new(),
@@ -310,6 +318,7 @@ impl Default for Conf {
             queue_qos0_messages: false,
             retain_available: true,
             upgrade_outgoing_qos: false,
+            control_api: false,
             check_retain_source: true,
             set_tcp_nodelay: false,
             clientid_prefixes: None,

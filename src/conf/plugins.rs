@@ -85,7 +85,7 @@ impl Reader<'_> {
         self.plugins.current = Current::Refused;
         let text = value::text(directive.key, directive.rest)?;
         let Some((name, path)) = text.split_once([' ', '\t']) else {
-            return Err(Fault::new("Empty plugin_load value in configuration.").hint("Write `plugin_load NAME FILE`."));
+            return Err(Fault::new("Empty 'plugin_load' value in configuration.").hint("Write `plugin_load NAME FILE`."));
         };
         let Some(kind) = BuiltIn::of(path.trim()) else {
             self.plugins.refused.push(name.to_owned());
@@ -116,10 +116,11 @@ impl Reader<'_> {
         let option = directive.key.split_once("_opt_").map_or("", |(_, option)| option);
         let (kind, global, name) = match self.plugins.current.clone() {
             Current::None => {
-                return Err(Fault::new(format!("The option {} exists in the config file without a plugin.", directive.key))
+                return Err(Fault::new(format!("The '{}' option requires plugin/global_plugin/plugin_load to be defined first.", directive.key))
                     .hint("It belongs below a `plugin` line."));
             }
-            Current::Refused => return Ok(()),
+            Current::Refused if option.is_empty() => return Err(Fault::new(format!("Invalid '{}' config option.", directive.key))),
+            Current::Refused => return value::text(option, directive.rest).map(drop),
             Current::Here { kind, global } => (kind, global, None),
             Current::Named { kind, name } => (kind, false, Some(name)),
         };
@@ -141,7 +142,7 @@ impl Reader<'_> {
             BuiltIn::AclFile => &mut security.acl_file,
         };
         if field.replace(path).is_some() {
-            return Err(Fault::new(format!("Duplicate {known} value in configuration.")));
+            return Err(Fault::new(format!("Duplicate '{known}' value in configuration.")));
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::bridges::Bridge;
 use super::diagnostic::{Diagnostic, Severity};
 use super::draft::{Draft, ListenerDraft, SecurityDraft};
 use super::files::ReadFiles;
@@ -24,6 +25,7 @@ pub(super) struct Reader<'a> {
     /// String options that were set, by name and place: a second time is fatal in mosquitto.
     said: BTreeSet<(&'static str, Option<usize>)>,
     pub(super) plugins: Plugins,
+    pub(super) bridge: Option<Bridge>,
     /// A security option was seen: too late for `per_listener_settings`.
     security_seen: bool,
     pub(super) here: Here,
@@ -38,8 +40,6 @@ pub(super) struct Here {
     level: usize,
     /// Index of the listener above; `None` is the default listener.
     pub(super) listener: Option<usize>,
-    /// Below a `connection`.
-    pub(super) bridge: bool,
 }
 
 impl<'a> Reader<'a> {
@@ -50,6 +50,7 @@ impl<'a> Reader<'a> {
             diagnostics: Vec::new(),
             said: BTreeSet::new(),
             plugins: Plugins::default(),
+            bridge: None,
             security_seen: false,
             here: Here::default(),
         }
@@ -85,18 +86,19 @@ impl<'a> Reader<'a> {
             }
         }
         self.plugin_done();
+        self.bridge_done();
         self.here.line = 0;
     }
 
     fn unreadable(&mut self, path: &Path, error: &io::Error) {
         let (message, hint) = if error.kind() == io::ErrorKind::IsADirectory {
             (
-                format!("Config file {} is a directory.", path.display()),
+                format!("Config file '{}' is a directory.", path.display()),
                 Some("Docker makes a folder where the mounted file was missing on the host: remove that folder, put the file there, and start again.".into()),
             )
         } else {
             let hint = (error.kind() != io::ErrorKind::NotFound).then(|| format!("({error})"));
-            (format!("Unable to open config file {}.", path.display()), hint)
+            (format!("Unable to open config file '{}'.", path.display()), hint)
         };
         self.diagnostics.push(Diagnostic { severity: Severity::Error, file: None, line: None, message, hint });
     }
@@ -119,7 +121,7 @@ impl<'a> Reader<'a> {
             return Err(unknown(directive.key));
         };
         match row.scope {
-            Scope::Bridge => return self.bridge(row, directive),
+            Scope::Bridge => return self.bridge_line(row, directive),
             Scope::Security if directive.key != "global_plugin" => self.security_seen = true,
             _ => {}
         }
@@ -184,7 +186,7 @@ impl<'a> Reader<'a> {
         if self.said.insert((row.name, place)) {
             Ok(())
         } else {
-            Err(Fault::new(format!("Duplicate {} value in configuration.", row.name)))
+            Err(Fault::new(format!("Duplicate '{}' value in configuration.", row.name)))
         }
     }
 
@@ -228,23 +230,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn bridge(&mut self, row: &'static Row, directive: &Directive<'_>) -> Result<(), Fault> {
-        if row.name == "connection" {
-            self.here.bridge = true;
-            let name = value::word(row.name, directive.rest)?;
-            return Err(refused(&format!("connection {name}"), "bridges to other brokers", Scope::Bridge));
-        }
-        // What stands below a refused bridge is refused with it, once.
-        if self.here.bridge {
-            return Ok(());
-        }
-        Err(Fault::new("Invalid bridge configuration.").hint(format!(
-            "{} belongs below a `connection` line.{}",
-            directive.key,
-            not_a_bridge(row.name)
-        )))
-    }
-
     pub(super) fn per_listener_settings(&mut self, directive: &Directive<'_>) -> Result<(), Fault> {
         let on = value::switch(directive.key, directive.rest)?;
         if on != self.draft.conf.per_listener_settings && self.security_seen {
@@ -272,6 +257,7 @@ impl<'a> Reader<'a> {
         });
         let main = self.here.clone();
         self.plugin_done();
+        self.bridge_done();
         for path in paths {
             self.here = Here { level: 1, ..Here::default() };
             self.file(&path);
@@ -293,7 +279,7 @@ pub(super) fn refused(key: &str, what: &str, scope: Scope) -> Fault {
 }
 
 fn unknown(key: &str) -> Fault {
-    let fault = Fault::new(format!("Unknown configuration variable \"{}\".", key.escape_debug()));
+    let fault = Fault::new(format!("Unknown configuration variable '{}'.", key.escape_debug()));
     if let Some(head) = key.split(['=', ':']).next().filter(|head| head.len() < key.len() && options::find(head).is_some()) {
         return fault.hint(format!("An option and its value are parted by a space: write `{head} …`."));
     }
@@ -303,23 +289,16 @@ fn unknown(key: &str) -> Fault {
     }
 }
 
-/// Where an option of bridges is easily taken for one of the broker.
-fn not_a_bridge(name: &str) -> &'static str {
-    match name {
-        "username" | "password" => " Users of this broker stand in the file that `password_file` names.",
-        "keepalive_interval" => " For clients there is `max_keepalive`.",
-        "topic" => " What users may read and write stands in the file that `acl_file` names.",
-        "clientid" => " For clients there are `clientid_prefixes` and `auto_id_prefix`.",
-        _ => "",
-    }
-}
-
 fn out_of_range(name: &str, number: i64, range: &std::ops::RangeInclusive<i64>) -> Fault {
     match name {
-        "max_qos" | "maximum_qos" => Fault::new("max_qos must be between 0 and 2 inclusive."),
-        "max_inflight_messages" => Fault::new("max_inflight_messages must be <= 65535."),
-        "max_topic_alias" => Fault::new("Invalid max_topic_alias value in configuration.").hint("Write a number from 0 to 65535."),
-        _ => Fault::new(format!("Invalid {name} value ({number}).")).hint(match range.start() {
+        "max_qos" | "maximum_qos" => Fault::new("'max_qos' must be between 0 and 2 inclusive."),
+        "max_inflight_messages" => Fault::new("'max_inflight_messages' must be <= 65535."),
+        "max_packet_size" => Fault::new("'max_packet_size' must be >= 20."),
+        "websockets_headers_size" => Fault::new("Packet buffer size must be between 0 and 65535 inclusive."),
+        "max_topic_alias" | "max_topic_alias_broker" => {
+            Fault::new(format!("Invalid '{name}' value in configuration.")).hint("Write a number from 0 to 65535.")
+        }
+        _ => Fault::new(format!("Invalid '{name}' value ({number}).")).hint(match range.start() {
             &i64::MIN => format!("Write a number of at most {}.", range.end()),
             start => format!("Write a number from {start} to {}.", range.end()),
         }),

@@ -11,6 +11,9 @@ impl Reader<'_> {
     pub(super) fn special(&mut self, special: Special, row: &'static Row, directive: &Directive<'_>) -> Result<(), Fault> {
         match special {
             Special::AcceptProtocolVersions => {
+                if self.here.listener.is_none() {
+                    return Err(needs_listener(directive));
+                }
                 self.listener().listener.accept_protocol_versions = value::protocol_versions(directive.rest)?;
             }
             Special::BindAddress => return self.bind_address(row, directive),
@@ -23,6 +26,9 @@ impl Reader<'_> {
             }
             Special::ListenerAutoIdPrefix => {
                 let prefix = value::text(directive.key, directive.rest)?;
+                if prefix.len() > ID_PREFIX_MAX {
+                    return Err(Fault::new(format!("'{}' length must be <= {ID_PREFIX_MAX}.", row.name)));
+                }
                 self.once(row)?;
                 self.listener().own.auto_id_prefix = Some(prefix);
             }
@@ -55,7 +61,7 @@ impl Reader<'_> {
             draft.at = None;
         }
         self.here.listener = Some(self.draft.listeners.len());
-        self.here.bridge = false;
+        self.bridge_done();
         self.draft.listeners.push(draft);
         words.map(drop)
     }
@@ -67,7 +73,7 @@ impl Reader<'_> {
         self.draft.default_is_open = true;
         let (number, _) = value::number(directive.key, directive.rest)?;
         let Some(port) = u16::try_from(number).ok().filter(|port| *port > 0) else {
-            return Err(Fault::new(format!("Invalid port value ({number}).")));
+            return Err(Fault::new(format!("Invalid 'port' value ({number}).")));
         };
         self.draft.default_listener.listener.port = port;
         self.draft.default_listener.at = Some((self.here.file.clone(), directive.line));
@@ -84,12 +90,12 @@ impl Reader<'_> {
 
     fn mount_point(&mut self, row: &'static Row, directive: &Directive<'_>) -> Result<(), Fault> {
         if self.here.listener.is_none() {
-            return Err(Fault::new("You must use create a listener before using the mount_point option in the configuration file."));
+            return Err(needs_listener(directive));
         }
         let prefix = value::text(directive.key, directive.rest)?;
         self.once(row)?;
         if prefix.contains(['+', '#']) {
-            return Err(Fault::new(format!("Invalid mount_point '{prefix}'. Does it contain a wildcard character?")));
+            return Err(Fault::new(format!("Invalid 'mount_point' value ({prefix}). Does it contain a wildcard character?")));
         }
         self.listener().listener.mount_point = Some(prefix);
         Ok(())
@@ -153,6 +159,13 @@ impl Reader<'_> {
     }
 }
 
+/// Longest `listener_auto_id_prefix` in bytes, as in mosquitto.
+const ID_PREFIX_MAX: usize = 50;
+
+fn needs_listener(directive: &Directive<'_>) -> Fault {
+    Fault::new(format!("The '{}' option requires a listener to be defined first.", directive.key))
+}
+
 fn protocol(directive: &Directive<'_>) -> Result<(), Fault> {
     match value::word(directive.key, directive.rest)? {
         "mqtt" => Ok(()),
@@ -164,16 +177,9 @@ fn protocol(directive: &Directive<'_>) -> Result<(), Fault> {
 
 /// `PORT [ADDRESS]` or `0 /path`.
 fn address(directive: &Directive<'_>) -> Result<(u16, Option<String>), Fault> {
-    let (number, _) = value::number("listener", directive.rest).map_err(|fault| {
-        if fault.message.starts_with("Invalid") {
-            let message = fault.message.replace("listener value", "port value");
-            Fault { message, ..fault }.hint("Write `listener PORT [ADDRESS]`.")
-        } else {
-            fault
-        }
-    })?;
+    let (number, _) = value::number("listener port", directive.rest).map_err(|fault| fault.hint("Write `listener PORT [ADDRESS]`."))?;
     let Ok(port) = u16::try_from(number) else {
-        return Err(Fault::new(format!("Invalid port value ({number}).")).hint("Write a port from 1 to 65535."));
+        return Err(Fault::new(format!("Invalid 'port' value ({number}).")).hint("Write a port from 1 to 65535."));
     };
     let address = directive.rest.split([' ', '\t']).filter(|word| !word.is_empty()).nth(1).filter(|word| !word.starts_with('#'));
     if port == 0 && address.is_none() {

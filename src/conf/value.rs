@@ -23,11 +23,11 @@ impl Fault {
     }
 
     pub(super) fn empty(name: &str) -> Self {
-        Self::new(format!("Empty {name} value in configuration."))
+        Self::new(format!("Empty '{name}' value in configuration."))
     }
 
     pub(super) fn invalid(name: &str, word: &str) -> Self {
-        Self::new(format!("Invalid {name} value ({word})."))
+        Self::new(format!("Invalid '{name}' value ({word})."))
     }
 }
 
@@ -51,7 +51,7 @@ pub(super) fn number(name: &str, rest: &str) -> Result<(i64, Option<String>), Fa
     let digits = word.bytes().skip(signs).take_while(u8::is_ascii_digit).count();
     let (digits, tail) = word.split_at_checked(signs + digits).unwrap_or((word, ""));
     let Ok(value) = digits.parse() else {
-        return Err(Fault::invalid(name, word).hint("Write a whole number."));
+        return Err(Fault::new(format!("'{name}' value not a number.")).hint("Write a whole number."));
     };
     Ok((value, (!tail.is_empty() && !tail.starts_with('#')).then(|| tail.to_owned())))
 }
@@ -59,7 +59,7 @@ pub(super) fn number(name: &str, rest: &str) -> Result<(i64, Option<String>), Fa
 /// Seconds.
 pub(super) fn duration(name: &str, rest: &str) -> Result<u64, Fault> {
     let fault = || {
-        Fault::new(format!("Invalid {name} duration in configuration."))
+        Fault::new(format!("Invalid '{name}' duration in configuration."))
             .hint("Write a number and one of s, h, d, w, m (30 days) and y, such as 3d.")
     };
     let word = word(name, rest)?;
@@ -90,7 +90,7 @@ pub(super) fn text(name: &str, rest: &str) -> Result<String, Fault> {
         return Err(Fault::empty(name));
     }
     if text.len() > TEXT_MAX {
-        return Err(Fault::new(format!("Invalid {name} value: it is longer than {TEXT_MAX} bytes.")));
+        return Err(Fault::new(format!("Invalid '{name}' value: it is longer than {TEXT_MAX} bytes.")));
     }
     if text.chars().any(|c| c == '\0') {
         return Err(Fault::new("Malformed UTF-8 in configuration."));
@@ -106,7 +106,7 @@ pub(super) fn socket_domain(rest: &str) -> Result<SocketDomain, Fault> {
     match word("socket_domain", rest)? {
         "ipv4" => Ok(SocketDomain::Ipv4),
         "ipv6" => Ok(SocketDomain::Ipv6),
-        other => Err(Fault::new(format!("Invalid socket_domain value \"{other}\" in configuration.")).hint("Write ipv4 or ipv6.")),
+        other => Err(Fault::new(format!("Invalid 'socket_domain' value '{other}' in configuration.")).hint("Write ipv4 or ipv6.")),
     }
 }
 

@@ -79,6 +79,7 @@ pub struct PublishParts<'a> {
     /// Properties of the message without Topic Alias, Subscription Identifier and Message Expiry Interval (ignored here if present).
     pub properties: &'a [Property],
     pub message_expiry_interval: Option<u32>,
+    pub topic_alias: Option<u16>,
     pub subscription_identifiers: &'a [u32],
     pub payload: &'a [u8],
 }

@@ -47,9 +47,9 @@ fn a_configuration_with_three_errors_reports_three() {
     assert_eq!(
         found,
         [
-            "/c/mosquitto.conf:2: Unknown configuration variable \"pasword_file\". Did you mean `password_file`?",
-            "/c/mosquitto.conf:3: max_qos must be between 0 and 2 inclusive.",
-            "/c/mosquitto.conf:4: Invalid allow_anonymous value (maybe). Write true or false.",
+            "/c/mosquitto.conf:2: Unknown configuration variable 'pasword_file'. Did you mean `password_file`?",
+            "/c/mosquitto.conf:3: 'max_qos' must be between 0 and 2 inclusive.",
+            "/c/mosquitto.conf:4: Invalid 'allow_anonymous' value (maybe). Write true or false.",
         ]
     );
 }
@@ -223,7 +223,7 @@ fn check_says_what_a_missing_file_and_a_folder_are_and_writes_nothing() {
     let missing = folder.path().join("none.conf");
     let (code, out, _) = run(Command::new(darner()).args(["check", "-c"]).arg(&missing));
     assert_eq!(code, 3);
-    assert!(out.starts_with(&format!("Error: Unable to open config file {}.\n", missing.display())), "{out}");
+    assert!(out.starts_with(&format!("Error: Unable to open config file '{}'.\n", missing.display())), "{out}");
     let (code, out, _) = run(Command::new(darner()).args(["check", "-c"]).arg(folder.path()));
     assert_eq!(code, 3);
     assert!(out.starts_with(&format!("Error: Config file {} is a directory. Docker makes a folder", folder.path().display())), "{out}");
@@ -243,7 +243,7 @@ fn explain_prints_a_row_and_the_near_miss() {
     assert_eq!(code, 0);
     assert!(out.starts_with("persistence\n") && out.contains("also called: retained_persistence\n"), "{out}");
     let (code, _, err) = run(Command::new(darner()).args(["explain", "persistance"]));
-    assert_eq!((code, err.as_str()), (1, "Error: Unknown configuration variable \"persistance\". Did you mean `persistence`?\n"));
+    assert_eq!((code, err.as_str()), (1, "Error: Unknown configuration variable 'persistance'. Did you mean `persistence`?\n"));
 }
 
 #[test]
@@ -324,9 +324,9 @@ fn test_config_has_mosquittos_words_and_exit_codes() {
     let lines = format!("{out}{err}");
     assert_eq!(code, 3, "{lines}");
     for line in [
-        "Error: Unknown configuration variable \"foo\".".to_owned(),
+        "Error: Unknown configuration variable 'foo'.".to_owned(),
         format!("Error found at {}:2.", bad.display()),
-        "Error: max_qos must be between 0 and 2 inclusive.".to_owned(),
+        "Error: 'max_qos' must be between 0 and 2 inclusive.".to_owned(),
         format!("Error found at {}:3.", bad.display()),
     ] {
         assert!(lines.contains(&line), "{line} is not in\n{lines}");

@@ -230,7 +230,7 @@ fn an_unusable_configuration_is_told_as_mosquitto_tells_it() {
     assert_eq!(supervised.child.wait().expect("its end").code(), Some(3));
     let log = supervised.log();
     for part in [
-        ": Error: Unknown configuration variable \"listner\". ",
+        ": Error: Unknown configuration variable 'listner'. ",
         "mosquitto.conf:3.\n",
         ": Warning: persistence",
         "not started (exit code 3)",
@@ -320,7 +320,7 @@ fn what_cannot_start_ends_once_with_mosquittos_code() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("its port").port();
     let cases = [
-        ("nonsense\n".to_owned(), 3, "Unknown configuration variable \"nonsense\""),
+        ("nonsense\n".to_owned(), 3, "Unknown configuration variable 'nonsense'"),
         ("listener {port}\nallow_anonymous false\npassword_file {folder}/none\n".to_owned(), 13, "Unable to open pwfile"),
         (format!("listener {port} 127.0.0.1\n"), 1, "Address already in use"),
     ];

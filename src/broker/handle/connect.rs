@@ -3,13 +3,17 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use hashbrown::HashMap;
+
 use super::super::connection::{Connection, State};
+use super::super::control::CONTROL;
 use super::super::deadlines::Timer;
 use super::super::interface::{ConnectionId, Effect, Origin, Outbox, Time};
 use super::super::message::Identity;
 use super::super::record::{Record, SessionRecord};
-use super::super::session::{NEVER, Session, Wire};
+use super::super::session::{NEVER, Session};
 use super::super::will::Will;
+use super::super::wire::Wire;
 use super::super::{Broker, CONNECT_TIMEOUT_MS, reply};
 use crate::conf::{Listener, TlsIdentity};
 use crate::mqtt::{Connack, Connect, Packet, Properties, Property, ProtocolVersion, Qos, ReasonCode, topic_name};
@@ -20,6 +24,7 @@ struct Asked {
     session_expiry_secs: u32,
     receive_maximum: u16,
     packet_size_max: u32,
+    topic_alias_max: u16,
     wants_reasons: bool,
     has_authentication_method: bool,
 }
@@ -32,6 +37,7 @@ impl Asked {
             session_expiry_secs: if v5 || connect.clean_start { 0 } else { NEVER },
             receive_maximum: u16::MAX,
             packet_size_max: u32::MAX,
+            topic_alias_max: 0,
             wants_reasons: true,
             has_authentication_method: false,
         };
@@ -40,6 +46,7 @@ impl Asked {
                 Property::SessionExpiryInterval(secs) => asked.session_expiry_secs = *secs,
                 Property::ReceiveMaximum(count) => asked.receive_maximum = *count,
                 Property::MaximumPacketSize(bytes) => asked.packet_size_max = *bytes,
+                Property::TopicAliasMaximum(count) => asked.topic_alias_max = *count,
                 Property::RequestProblemInformation(wanted) => asked.wants_reasons = *wanted != 0,
                 Property::AuthenticationMethod(_) => asked.has_authentication_method = true,
                 _ => {}
@@ -186,6 +193,9 @@ impl Broker {
             }
             if will.retain && !self.settings.conf.retain_available {
                 return Err(ReasonCode::RetainNotSupported); // [MQTT-3.2.2-13]
+            }
+            if will.topic.starts_with(CONTROL) {
+                return Err(ReasonCode::NotAuthorized); // as mosquitto
             }
             if !topic_name::is_valid(&will.topic) {
                 return Err(ReasonCode::TopicNameInvalid);
@@ -341,6 +351,8 @@ impl Broker {
                 v5: connect.version == ProtocolVersion::V5,
                 congested: false,
                 packet_size_max: asked.packet_size_max,
+                topic_alias_max: asked.topic_alias_max.min(listener.map_or(0, |listener| listener.max_topic_alias_broker)),
+                topic_aliases: HashMap::new(),
             }),
             expiry_secs: asked.session_expiry_secs,
             expires_at: None,

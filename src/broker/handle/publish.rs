@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::super::control::CONTROL;
 use super::super::interface::{ConnectionId, Outbox, Time};
 use super::super::message::{Message, Publication};
 use super::super::record::Record;
@@ -50,8 +51,13 @@ impl Broker {
         if self.settings.conf.limits.payload_size.is_some_and(|max| payload.len() > max as usize) {
             return self.decline(id, (version, qos, packet_id), ReasonCode::PacketTooLarge, out);
         }
-        if !self.may_publish(&identity, &topic) || topic.starts_with("$CONTROL/") {
+        if !self.may_publish(&identity, &topic) {
             return self.decline(id, (version, qos, packet_id), ReasonCode::NotAuthorized, out);
+        }
+        if topic.starts_with(CONTROL) {
+            self.control(key, &topic, payload, now, out);
+            // Done, whatever came of it: nothing waits for a PUBREL.
+            return self.decline(id, (version, qos, packet_id), ReasonCode::Success, out);
         }
         let no_memory = self.memory_full && (qos != Qos::AtMostOnce || retain) && !payload.is_empty();
         if no_memory || (self.store_failing && self.would_be_kept(key, qos, retain, &topic)) {

@@ -62,6 +62,7 @@ fn encode_whole_publish(publish: &Publish<'_>, version: ProtocolVersion, out: &m
         packet_id: publish.packet_id,
         properties: &publish.properties,
         message_expiry_interval: None,
+        topic_alias: None,
         subscription_identifiers: &[],
         payload: publish.payload,
     };
@@ -80,6 +81,9 @@ pub fn encode_publish(parts: &PublishParts<'_>, version: ProtocolVersion, out: &
         forwarded(parts).for_each(|property| property.write(out));
         for &identifier in parts.subscription_identifiers {
             Property::SubscriptionIdentifier(identifier).write(out);
+        }
+        if let Some(alias) = parts.topic_alias {
+            Property::TopicAlias(alias).write(out);
         }
     })
 }
@@ -102,7 +106,8 @@ fn forwarded<'a>(parts: &PublishParts<'a>) -> impl Iterator<Item = &'a Property>
 fn properties_len(parts: &PublishParts<'_>) -> usize {
     let expiry = if parts.message_expiry_interval.is_some() { 5 } else { 0 };
     let identifiers = parts.subscription_identifiers.iter().map(|&identifier| 1 + variable_byte_integer_len(identifier as usize));
-    expiry + forwarded(parts).map(Property::wire_len).sum::<usize>() + identifiers.sum::<usize>()
+    let alias = if parts.topic_alias.is_some() { 3 } else { 0 };
+    expiry + alias + forwarded(parts).map(Property::wire_len).sum::<usize>() + identifiers.sum::<usize>()
 }
 
 fn publish_remaining_length(parts: &PublishParts<'_>, properties_len: usize, version: ProtocolVersion) -> usize {

@@ -35,7 +35,7 @@ fn a_configuration_is_tested_without_running_it() {
     let bad = folder.write("bad.conf", "listener 1883\nnonsense true\n");
     let (code, _, stderr) = mosquitto(&["--test-config", "-c", bad.to_str().unwrap()]);
     assert_eq!(code, 3);
-    assert!(stderr.contains("Unknown configuration variable \"nonsense\""), "{stderr}");
+    assert!(stderr.contains("Unknown configuration variable 'nonsense'"), "{stderr}");
     assert!(stderr.contains(&format!("Error found at {}:2.", bad.display())), "{stderr}");
 }
 
@@ -43,7 +43,7 @@ fn a_configuration_is_tested_without_running_it() {
 fn a_missing_configuration_file_ends_with_3() {
     let (code, _, stderr) = mosquitto(&["-c", "/nonexistent/mosquitto.conf"]);
     assert_eq!(code, 3);
-    assert!(stderr.contains("Error: Unable to open config file /nonexistent/mosquitto.conf."), "{stderr}");
+    assert!(stderr.contains("Error: Unable to open config file '/nonexistent/mosquitto.conf'."), "{stderr}");
 }
 
 #[test]

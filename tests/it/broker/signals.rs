@@ -137,7 +137,7 @@ fn a_reload_of_a_broken_configuration_changes_nothing() {
     let good = std::fs::read_to_string(&conf).unwrap();
     broker.folder.write("mosquitto.conf", format!("{}nonsense 1\n", good.replace("allow_anonymous true", "allow_anonymous false")));
     broker.signal(Signal::SIGHUP);
-    broker.wait_for_log("Unknown configuration variable \"nonsense\"");
+    broker.wait_for_log("Unknown configuration variable 'nonsense'");
     broker.wait_for_log("The new configuration is not used");
     drop(Client::connect(broker.port, "still-anonymous"));
     broker.folder.write("mosquitto.conf", format!("{good}listener 1 127.0.0.1\n"));

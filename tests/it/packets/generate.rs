@@ -28,6 +28,7 @@ impl OwnedParts {
             topic: &self.topic,
             packet_id: self.packet_id,
             properties: &self.properties,
+            topic_alias: None,
             message_expiry_interval: self.message_expiry_interval,
             subscription_identifiers: &self.subscription_identifiers,
             payload: &self.payload,
