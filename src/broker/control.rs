@@ -116,3 +116,22 @@ fn describe(listener: &Listener) -> Value {
     }
     described
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_carries_what_the_command_came_with() {
+        assert_eq!(
+            refusal("x", "Unknown command", Some(&json!("7"))),
+            json!({"command": "x", "error": "Unknown command", "correlationData": "7"})
+        );
+    }
+
+    #[test]
+    fn a_listener_is_described_as_mosquitto_does() {
+        let listener = Listener { port: 0, unix_path: Some("/s".into()), host: None, ..Listener::default() };
+        assert_eq!(describe(&listener), json!({"port": 0, "protocol": "mqtt", "tls": false, "socket-path": "/s"}));
+    }
+}

@@ -116,8 +116,11 @@ impl Reader<'_> {
         let option = directive.key.split_once("_opt_").map_or("", |(_, option)| option);
         let (kind, global, name) = match self.plugins.current.clone() {
             Current::None => {
-                return Err(Fault::new(format!("The '{}' option requires plugin/global_plugin/plugin_load to be defined first.", directive.key))
-                    .hint("It belongs below a `plugin` line."));
+                return Err(Fault::new(format!(
+                    "The '{}' option requires plugin/global_plugin/plugin_load to be defined first.",
+                    directive.key
+                ))
+                .hint("It belongs below a `plugin` line."));
             }
             Current::Refused if option.is_empty() => return Err(Fault::new(format!("Invalid '{}' config option.", directive.key))),
             Current::Refused => return value::text(option, directive.rest).map(drop),

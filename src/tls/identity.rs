@@ -35,6 +35,11 @@ pub(super) fn public_key(certificate: &[u8]) -> Option<&[u8]> {
     parse(certificate).map(|parsed| parsed.tbs_certificate.subject_pki.raw)
 }
 
+/// Seconds since 1970 of the last moment at which it is valid.
+pub(super) fn last_moment(certificate: &[u8]) -> Option<u64> {
+    parse(certificate).and_then(|parsed| u64::try_from(parsed.validity().not_after.timestamp()).ok())
+}
+
 /// Subject and issuer, as DER.
 pub(super) fn names(certificate: &[u8]) -> Option<(&[u8], &[u8])> {
     let parsed = parse(certificate)?;

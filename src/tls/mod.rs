@@ -1,6 +1,7 @@
 //! TLS of listeners: the files that a configuration names → what a handshake is done with, all of it or a reason.
 
 mod ciphers;
+mod dates;
 mod identity;
 pub mod leaf;
 pub mod self_made;
@@ -128,10 +129,11 @@ fn client_verifier(
         // OpenSSL's X509_V_FLAG_CRL_CHECK: the client's own certificate, and no list that has run out.
         builder = builder.with_crls(lists).only_check_end_entity_revocation().enforce_revocation_expiration();
     }
-    builder.build().map_err(|error| {
+    let verifier = builder.build().map_err(|error| {
         let message = "Error: Unable to check client certificates, which require_certificate asks for. Check cafile, capath and crlfile.";
         fault(message.into(), error)
-    })
+    })?;
+    Ok(if tls.without_dates { Arc::new(dates::WithoutDates(verifier)) } else { verifier })
 }
 
 /// The certificates of cafile and capath.

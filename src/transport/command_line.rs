@@ -26,7 +26,7 @@ pub(super) struct Options {
 const PORTS_MAX: usize = 10;
 
 pub(super) const USAGE: &str = "\
-Usage: mosquitto [-c config_file] [-d] [-h] [-p port] [-q] [-v]
+Usage: mosquitto [-c config_file] [-d] [-h] [-p port] [-v] [-q]
        mosquitto --test-config [-c config_file]
 
  -c, --config-file : specify the broker config file.

@@ -226,7 +226,7 @@ fn check_says_what_a_missing_file_and_a_folder_are_and_writes_nothing() {
     assert!(out.starts_with(&format!("Error: Unable to open config file '{}'.\n", missing.display())), "{out}");
     let (code, out, _) = run(Command::new(darner()).args(["check", "-c"]).arg(folder.path()));
     assert_eq!(code, 3);
-    assert!(out.starts_with(&format!("Error: Config file {} is a directory. Docker makes a folder", folder.path().display())), "{out}");
+    assert!(out.starts_with(&format!("Error: Config file '{}' is a directory. Docker makes a folder", folder.path().display())), "{out}");
     let path = folder.path().display();
     let conf = folder.write(
         "mosquitto.conf",

@@ -73,16 +73,30 @@ impl Broker {
         publication.retain = retain;
         publication.expires_at = expires_at;
         publication.publisher = Some(&identity);
-        match (qos, packet_id) {
+        self.take_in(id, key, packet_id, &mut publication, now, out);
+    }
+
+    /// By its QoS (4.3).
+    fn take_in(
+        &mut self,
+        id: ConnectionId,
+        key: u32,
+        packet_id: Option<PacketId>,
+        publication: &mut Publication<'_>,
+        now: Time,
+        out: &mut Outbox,
+    ) {
+        match (publication.qos, packet_id) {
             (Qos::AtLeastOnce, Some(packet_id)) => {
-                let matched = self.route(&mut publication, Some(key), now, out);
+                let version = self.connection(id).map_or(ProtocolVersion::V311, |connection| connection.version);
+                let matched = self.route(publication, Some(key), now, out);
                 let reason =
                     if matched || version != ProtocolVersion::V5 { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
                 self.reply(id, &Packet::Puback(reply::ack(packet_id, reason)), out); // [MQTT-4.3.2-4]
             }
-            (Qos::ExactlyOnce, Some(packet_id)) => self.receive_exactly_once(id, key, packet_id, &mut publication, now, out),
+            (Qos::ExactlyOnce, Some(packet_id)) => self.receive_exactly_once(id, key, packet_id, publication, now, out),
             _ => {
-                self.route(&mut publication, Some(key), now, out);
+                self.route(publication, Some(key), now, out);
             }
         }
     }
