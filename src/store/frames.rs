@@ -18,10 +18,13 @@ const FRAME: &[u8; 4] = b"\xdafr\xa0";
 const FRAME_BYTES: usize = 12;
 const FRAME_BYTES_MAX: u32 = 1 << 30;
 
-pub(super) fn is_ours_or_empty(path: &Path) -> bool {
+/// How mosquitto's database begins.
+const MOSQUITTO: &[u8] = b"\x00\xb5\x00mosquitto db";
+
+pub(super) fn is_mosquittos(path: &Path) -> bool {
     let mut head = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(FILE.len() as u64).read_to_end(&mut head));
-    read.is_ok() && (head.is_empty() || head == FILE)
+    let read = File::open(path).and_then(|file| file.take(MOSQUITTO.len() as u64).read_to_end(&mut head));
+    read.is_ok() && head == MOSQUITTO
 }
 
 pub(super) fn header() -> [u8; HEADER_BYTES as usize] {

@@ -43,19 +43,14 @@ pub struct Options {
     pub zero: i64,
 }
 
-/// The store's file. A `persistence_file` that is a mount of its own is all that outlives the container, so the store is in it, unless
-/// it holds something else; otherwise it stands beside it.
+/// The store's file: `persistence_file`, unless that is mosquitto's own database, which is left as it is; the store then stands beside
+/// it.
 pub fn path(conf: &Persistence) -> PathBuf {
     let file = conf.location.as_deref().unwrap_or(Path::new(".")).join(&conf.file);
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let real = file.canonicalize().unwrap_or_else(|_| file.clone());
-    let is_mount = mounts.lines().any(|line| line.split(' ').nth(4).is_some_and(|place| Path::new(place) == real));
-    if is_mount && frames::is_ours_or_empty(&file) {
-        return file;
-    }
-    let mut name = file.into_os_string();
+    let mut name = file.clone().into_os_string();
     name.push(".darner");
-    name.into()
+    let beside = PathBuf::from(name);
+    if beside.exists() || frames::is_mosquittos(&file) { beside } else { file }
 }
 
 /// How far a store has got.

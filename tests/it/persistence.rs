@@ -22,7 +22,7 @@ fn start(place: &Folder, more: &str) -> Broker {
 }
 
 fn store(place: &Folder) -> PathBuf {
-    place.path().join("mosquitto.db.darner")
+    place.path().join("mosquitto.db")
 }
 
 fn client(broker: &Broker, tool: &str, arguments: &[&str]) -> (i32, String) {
@@ -163,4 +163,17 @@ fn where_nothing_can_be_kept_the_rest_is_served_until_it_can() {
     assert_eq!(publish(&broker, "state", "taken", &["-r"]), 0);
     kill(broker);
     assert_eq!(retained(&start(&place, &more), "state"), "taken\n");
+}
+
+#[test]
+fn a_database_of_mosquittos_is_left_as_it_is() {
+    let place = place();
+    let theirs = b"\x00\xb5\x00mosquitto db and what follows".to_vec();
+    std::fs::write(store(&place), &theirs).expect("ours");
+    std::fs::set_permissions(store(&place), std::fs::Permissions::from_mode(0o666)).expect("ours");
+    let broker = start(&place, "");
+    assert_eq!(publish(&broker, "state", "kept", &["-r"]), 0);
+    kill(broker);
+    assert_eq!(retained(&start(&place, ""), "state"), "kept\n");
+    assert_eq!(std::fs::read(store(&place)).expect("it is there"), theirs);
 }
