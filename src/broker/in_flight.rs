@@ -18,6 +18,8 @@ pub enum Awaiting {
 pub(super) struct InFlight {
     pub(super) packet_id: PacketId,
     pub(super) awaiting: Awaiting,
+    /// To be sent again, since the client has come back; waits for the window.
+    pub(super) is_due_again: bool,
     pub(super) delivery: Delivery,
 }
 
@@ -36,6 +38,8 @@ pub(super) struct Outgoing {
     pub(super) window: u16,
     pub(super) queued_bytes: u64,
     pub(super) in_flight_bytes: u64,
+    /// Some of what is in flight may be due again.
+    pub(super) resends: bool,
     last_packet_id: u16,
     /// Of the delivery that records were last made of.
     last_number: u64,
@@ -50,6 +54,7 @@ impl Default for Outgoing {
             window: 20,
             queued_bytes: 0,
             in_flight_bytes: 0,
+            resends: false,
             last_packet_id: 0,
             last_number: 0,
         }
@@ -98,7 +103,7 @@ impl Outgoing {
         let packet_id = set_aside.unwrap_or_else(|| self.next_packet_id());
         let awaiting = if delivery.qos == Qos::ExactlyOnce { Awaiting::Pubrec } else { Awaiting::Puback };
         self.in_flight_bytes += delivery.message.bytes();
-        self.in_flight.push_back(InFlight { packet_id, awaiting, delivery });
+        self.in_flight.push_back(InFlight { packet_id, awaiting, is_due_again: false, delivery });
         packet_id
     }
 

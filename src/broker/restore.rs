@@ -62,7 +62,7 @@ impl Broker {
             match stored.flight {
                 Some((packet_id, awaiting)) => {
                     outgoing.in_flight_bytes += stored.delivery.message.bytes();
-                    outgoing.in_flight.push_back(InFlight { packet_id, awaiting, delivery: stored.delivery });
+                    outgoing.in_flight.push_back(InFlight { packet_id, awaiting, is_due_again: false, delivery: stored.delivery });
                 }
                 None if stored.delivery.message.is_expired(now) => {
                     let client = Arc::clone(&session.identity);

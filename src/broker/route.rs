@@ -68,7 +68,7 @@ impl Broker {
     }
 
     /// Stores a retained message here and tells the other shards, which have a copy each.
-    fn retain(&mut self, message: Arc<Message>, out: &mut Outbox) {
+    pub(super) fn retain(&mut self, message: Arc<Message>, out: &mut Outbox) {
         for to in self.other_shards() {
             out.effects.push(Effect::ToShard { to, message: ShardMessage::Retained { message: Arc::clone(&message) } });
         }
@@ -160,6 +160,9 @@ impl Broker {
 
     /// A message from another shard, already retained and matched there.
     pub(super) fn route_from_shard(&mut self, message: &Arc<Message>, plain: bool, shares: &[Interest], now: Time, out: &mut Outbox) {
+        if message.is_expired(now) {
+            return;
+        }
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.matched.clear();
         if plain {

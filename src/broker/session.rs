@@ -170,6 +170,7 @@ impl Session {
     /// Sends what waits, as far as window and socket allow. Gives the number of messages sent.
     pub(super) fn pump(&mut self, inflight_bytes: Option<u64>, now: Time, out: &mut Outbox) -> u64 {
         let mut sent = 0;
+        self.resend_due(now, out);
         while self.wire.as_ref().is_some_and(|wire| !wire.congested) {
             let Some(delivery) = self.outgoing.dequeue(inflight_bytes) else { break };
             let number = delivery.number;
@@ -208,19 +209,36 @@ impl Session {
 
     /// After a reconnect: everything in flight again, in its order, with its Packet Identifiers and DUP set `[MQTT-4.4.0-1]`.
     pub(super) fn resend(&mut self, now: Time, out: &mut Outbox) {
-        let Some(wire) = &mut self.wire else { return };
         for entry in &mut self.outgoing.in_flight {
+            entry.is_due_again = true;
+        }
+        self.outgoing.resends = true;
+        self.resend_due(now, out);
+    }
+
+    /// The client may have come back with a smaller Receive Maximum `[MQTT-3.3.4-9]`: what is beyond it follows as others complete.
+    fn resend_due(&mut self, now: Time, out: &mut Outbox) {
+        let Some(wire) = &mut self.wire else { return };
+        if !self.outgoing.resends {
+            return;
+        }
+        let mut room = usize::from(self.outgoing.window).saturating_sub(self.outgoing.in_flight.iter().filter(|e| !e.is_due_again).count());
+        for entry in self.outgoing.in_flight.iter_mut().filter(|entry| entry.is_due_again) {
             if entry.awaiting == Awaiting::Pubcomp {
                 super::reply::pubrel(wire, entry.packet_id, out);
-                continue;
+            } else if room == 0 {
+                return;
+            } else {
+                let form = Form::of(&entry.delivery, wire.v5, true);
+                let message = Arc::clone(&entry.delivery.message);
+                if let Some(encoded) = wire.encode(&mut Publication::of(&message), form, now, out) {
+                    wire.send(encoded, Some(entry.packet_id), out);
+                }
             }
-            let delivery = &entry.delivery;
-            let form = Form::of(delivery, wire.v5, true);
-            let message = Arc::clone(&delivery.message);
-            if let Some(encoded) = wire.encode(&mut Publication::of(&message), form, now, out) {
-                wire.send(encoded, Some(entry.packet_id), out);
-            }
+            entry.is_due_again = false;
+            room = room.saturating_sub(1);
         }
+        self.outgoing.resends = false;
     }
 }
 

@@ -24,5 +24,6 @@ mod permissions;
 mod persistence;
 mod repair;
 mod shards;
+mod sim;
 mod supervisor;
 mod tls;

@@ -40,6 +40,7 @@ impl Broker {
             Some(entry) if entry.awaiting != Awaiting::Puback => {
                 let is_repeated = std::mem::replace(&mut entry.awaiting, Awaiting::Pubcomp) == Awaiting::Pubcomp;
                 let number = entry.delivery.number;
+                entry.is_due_again = false;
                 if !is_repeated && number != 0 {
                     session.record(out, |client| Record::Released { client, number });
                 }
@@ -65,8 +66,13 @@ impl Broker {
         }
         // A PUBREL of nothing is answered like any other: it may be repeated after a reconnect.
         if let Some(message) = received {
-            if !message.is_expired(now) && self.may_publish(&identity, &message.topic) {
-                self.route(&mut Publication::of(&message), Some(key), now, out);
+            if self.may_publish(&identity, &message.topic) {
+                if !message.is_expired(now) {
+                    self.route(&mut Publication::of(&message), Some(key), now, out);
+                } else if message.retain {
+                    // Nobody gets it any more, nor the value that it replaces.
+                    self.retain(message, out);
+                }
             }
             if let Some(session) = self.sessions.get(key) {
                 session.record(out, |client| Record::ReceivedReleased { client, packet_id: ack.packet_id });

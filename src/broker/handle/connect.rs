@@ -310,13 +310,13 @@ impl Broker {
             out.close(old);
         }
         let session = self.sessions.get_mut(key)?;
+        session.wire = None;
         let ends = clean_start || session.expiry_secs == 0;
         // As mosquitto: a session that goes on has lost nothing, so its will is not published; one that ends has.
         if ends {
             self.publish_will(key, now, out);
         }
         let session = self.sessions.get_mut(key)?;
-        session.wire = None;
         session.will = None;
         self.clear_session_deadlines(key);
         if ends {

@@ -1,0 +1,69 @@
+//! What one seed plays: drawn first, so that seeds differ in kind and not only in order.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use darner::broker::{SecurityTables, Settings};
+use darner::conf::files::Generation;
+use darner::conf::{CommandLine, Conf};
+
+use super::random::Random;
+
+/// Weights and switches of a run.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    pub shards: u16,
+    pub clients: usize,
+    pub steps: usize,
+    /// A crash every so many steps, if at all.
+    pub crash_every: Option<usize>,
+    /// A cut connection every so many steps.
+    pub cut_every: usize,
+    pub clean_one_in: usize,
+    pub expiries: bool,
+    pub wills: bool,
+    pub shares: bool,
+    pub keep_alive: bool,
+    pub congests: bool,
+    pub receive_maximum: bool,
+    /// Single bytes, instead of what there is.
+    pub bytewise: bool,
+    /// Steps per commit.
+    pub commit_every: usize,
+    pub inflight_messages: usize,
+}
+
+impl Profile {
+    pub fn draw(random: &mut Random) -> Self {
+        let crashes = random.one_in(2);
+        Self {
+            shards: if crashes { 1 } else { *random.pick(&[1, 1, 2, 3]) },
+            clients: 2 + random.below(5),
+            steps: 300 + random.below(900),
+            crash_every: crashes.then(|| 50 + random.below(300)),
+            cut_every: 10 + random.below(90),
+            clean_one_in: *random.pick(&[2, 5, 20, 1000]),
+            expiries: random.one_in(2),
+            wills: random.one_in(2),
+            shares: random.one_in(3),
+            keep_alive: random.one_in(3),
+            congests: random.one_in(3),
+            receive_maximum: random.one_in(2),
+            bytewise: random.one_in(10),
+            commit_every: *random.pick(&[1, 5, 30]),
+            inflight_messages: *random.pick(&[1, 3, 20, 20]),
+        }
+    }
+
+    pub fn settings(&self) -> Settings {
+        let conf = format!(
+            "listener 1883\nallow_anonymous true\npersistence true\nsys_interval 0\nmax_queued_messages 0\nmax_inflight_messages {}\n",
+            self.inflight_messages
+        );
+        let mut files = Generation::default();
+        files.insert("/mosquitto.conf".into(), conf.into_bytes());
+        let conf = Conf::load(&files, Some(Path::new("/mosquitto.conf")), &CommandLine::default(), &[]).expect("a configuration");
+        let security = conf.security.iter().map(|_| SecurityTables::default()).collect();
+        Settings { conf: Arc::new(conf), security }
+    }
+}
