@@ -1,7 +1,7 @@
 # The two commands: `make run` and `make test`. Both do their own set-up on a fresh Debian machine with a Rust toolchain.
 
 SHELL := /bin/sh
-.PHONY: run test check docker-setup bench image help
+.PHONY: run test soak check docker-setup bench image help
 
 # The tests' own Python comes first; Debian keeps daemons outside a plain user's PATH.
 TEST_PATH := $(CURDIR)/target/python/bin:$(PATH):/usr/sbin:/sbin
@@ -9,6 +9,7 @@ TEST_PATH := $(CURDIR)/target/python/bin:$(PATH):/usr/sbin:/sbin
 help:
 	@echo 'make run     build, then supervise a broker on port 1883 with its files in ./darner-data'
 	@echo 'make test    format, lints, licences and all tests, those with Docker included'
+	@echo 'make soak    the broker in a simulated world, seed after seed, until stopped'
 	@echo 'make bench   darner and mosquitto side by side'
 	@echo 'make image   the container image, as darner:latest'
 
@@ -22,6 +23,10 @@ test: docker-setup check
 	@tests/setup/python.sh
 	@if docker info >/dev/null 2>&1; then docker build -q . >/dev/null; fi
 	@PATH="$(TEST_PATH)" cargo test --locked --no-fail-fast
+
+# SEED=n begins at seed n.
+soak:
+	@cargo test --locked --test it sim::soak -- --ignored --nocapture
 
 check:
 	@cargo fmt --check

@@ -69,7 +69,9 @@ impl Broker {
                 self.counters.subscriptions += 1;
             }
         }
-        (!was_wanted && self.shards > 1).then_some(interest)
+        // Told is not yet known: whoever comes second waits, too.
+        let is_known = was_wanted && !self.awaited_subacks.values().any(|awaited| awaited.requested.news.contains(&interest));
+        (!is_known && self.shards > 1).then_some(interest)
     }
 
     pub(super) fn remove_subscription(&mut self, key: u32, filter: &str, out: &mut Outbox) {
@@ -92,14 +94,14 @@ impl Broker {
     }
 
     /// Answers at once where no other shard needs to know, else when all do.
-    pub(super) fn answer_when_known(&mut self, key: u32, mut requested: Requested, now: Time, out: &mut Outbox) {
-        let news = std::mem::take(&mut requested.news);
-        let missing = news.len() * usize::from(self.shards.saturating_sub(1));
+    pub(super) fn answer_when_known(&mut self, key: u32, requested: Requested, now: Time, out: &mut Outbox) {
+        let missing = requested.news.len() * usize::from(self.shards.saturating_sub(1));
         if missing == 0 {
             return self.answer(key, &requested, now, out);
         }
         let token = self.next_token;
         self.next_token += 1;
+        let news = requested.news.clone();
         self.awaited_subacks.insert(token, AwaitedSuback { requested, missing });
         for to in self.other_shards() {
             for interest in &news {

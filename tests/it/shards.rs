@@ -264,3 +264,20 @@ fn a_shard_without_subscribers_is_left_alone() {
     cluster.publish(b, "t", "2", false);
     assert!(cluster.mailboxes.values().all(VecDeque::is_empty), "the other shard has lost its interest");
 }
+
+#[test]
+fn a_second_subscriber_is_not_answered_before_the_other_shards_know_of_the_first() {
+    for seed in 0..100 {
+        let mut random = Random(seed);
+        let mut cluster = Cluster::new(2);
+        let (first, publisher, second) = (cluster.connect(), cluster.connect(), cluster.connect());
+        cluster.subscribe(first, "t");
+        cluster.subscribe(second, "t");
+        while !cluster.received[second].contains(&Seen::Suback) {
+            assert!(cluster.step(&mut random), "seed {seed}: it is answered some time");
+        }
+        cluster.publish(publisher, "t", "1", false);
+        cluster.settle(&mut random);
+        assert_eq!(cluster.payloads(second), ["1"], "seed {seed}");
+    }
+}

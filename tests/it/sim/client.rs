@@ -55,6 +55,8 @@ pub struct Client {
     pub subscriptions: BTreeMap<String, Subscription>,
     /// All filters of this session.
     filters_ever: BTreeSet<String>,
+    /// Shares of all its sessions.
+    pub shares_ever: BTreeSet<String>,
     asked: BTreeMap<u16, Asked>,
     receive_maximum: usize,
     /// Received on this connection and not yet acknowledged to the end.
@@ -95,6 +97,7 @@ impl Client {
             owed: VecDeque::new(),
             subscriptions: BTreeMap::new(),
             filters_ever: BTreeSet::new(),
+            shares_ever: BTreeSet::new(),
             asked: BTreeMap::new(),
             receive_maximum: usize::MAX,
             unacknowledged: BTreeSet::new(),
@@ -168,6 +171,11 @@ impl Client {
         self.send(&Packet::Connect(Box::new(connect)));
     }
 
+    /// As if it had said a smaller Receive Maximum than the broker keeps to.
+    pub fn expect_fewer(&mut self) {
+        self.receive_maximum = self.receive_maximum.min(4);
+    }
+
     /// Session Expiry Interval that a CONNECT asks for.
     pub fn expiry_of(&self, clean: bool, properties: &Properties) -> u32 {
         match self.version {
@@ -222,6 +230,9 @@ impl Client {
         self.asked.insert(packet_id.get(), Asked::Subscribe(filter.to_owned()));
         self.subscriptions.entry(filter.to_owned()).or_insert(Subscription { qos, since: None });
         self.filters_ever.insert(filter.to_owned());
+        if filter.starts_with("$share/") {
+            self.shares_ever.insert(filter.to_owned());
+        }
         let no_local = self.no_local && self.is_v5() && !filter.starts_with("$share/");
         let options = SubscriptionOptions { qos: Qos::from_u8(qos).expect("0 to 2"), no_local, ..SubscriptionOptions::default() };
         let subscriptions = vec![SubscriptionRequest { filter: filter.to_owned(), options }];
@@ -344,7 +355,8 @@ impl Client {
         if let (Some(packet_id), Some(number)) = (publish.packet_id, number) {
             let id = packet_id.get();
             let before = self.by_packet_id.insert(id, number);
-            if before == Some(number) && !publish.dup && !publish.retain && ledger.messages[number].read.len() == 1 {
+            // After a crash nobody may know any more that it was sent.
+            if ledger.crashes == 0 && before == Some(number) && !publish.dup && !publish.retain && ledger.messages[number].read.len() == 1 {
                 ledger.blame(format!("{} got message {number} under {id} again, without DUP", self.name));
             }
         }

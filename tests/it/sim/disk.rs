@@ -8,7 +8,8 @@ use super::random::Random;
 
 #[derive(Default)]
 pub struct Disk {
-    records: Vec<Record>,
+    /// `None` was forgotten by a fault.
+    records: Vec<Option<Record>>,
     /// Ends of inputs.
     ends: Vec<usize>,
     committed: usize,
@@ -17,7 +18,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    pub fn append(&mut self, record: Record) {
+    pub fn append(&mut self, record: Option<Record>) {
         self.records.push(record);
     }
 
@@ -49,8 +50,13 @@ impl Disk {
         self.ends.retain(|end| *end <= kept);
         self.committed = kept;
         self.base = kept;
+        self.state()
+    }
+
+    /// What the records add up to.
+    pub fn state(&self) -> State {
         let mut state = State::default();
-        for record in &self.records {
+        for record in self.records.iter().flatten() {
             state.apply(record.clone());
         }
         state

@@ -62,7 +62,10 @@ impl Run {
                 let number = number_of(&payload).or_else(|| self.number_in_flight(client, id?));
                 let Some(number) = number else { return };
                 let step = self.ledger.step;
-                let is_repeated = publish.qos == Qos::ExactlyOnce && !self.ledger.messages[number].read.is_empty();
+                let crashed = self.ledger.crashed;
+                // What was read before a crash may have been lost with it.
+                let is_kept = self.ledger.messages[number].read.last().is_some_and(|(step, _)| *step > crashed);
+                let is_repeated = publish.qos == Qos::ExactlyOnce && is_kept;
                 if !is_repeated {
                     self.ledger.messages[number].read.push((step, now));
                 }

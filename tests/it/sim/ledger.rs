@@ -65,6 +65,8 @@ pub struct Ledger {
     /// Counts everything that happens.
     pub step: u64,
     pub crashes: usize,
+    /// Step of the newest one.
+    pub crashed: u64,
     violation: Option<String>,
 }
 
@@ -145,21 +147,20 @@ impl Ledger {
             return self.blame(format!("retained: {topic} has a value that nobody published"));
         };
         let from = floor.unwrap_or(0);
-        let verdict = match value {
-            Some(number) => match history.iter().position(|known| *known == number) {
+        let verdict = if let Some(number) = value {
+            match history.iter().position(|known| *known == number) {
                 None => Some(format!("message {number} was never published there")),
                 Some(at) if at < from => Some(format!("message {number} is older than message {}, which was acknowledged", history[from])),
                 Some(_) => None,
-            },
-            None => {
-                let mut may_be_absent = floor.is_none();
-                for number in &history[from..] {
-                    let message = &self.messages[*number];
-                    let read = message.read.first().map_or(0, |(_, at)| *at);
-                    may_be_absent |= message.empty || message.expiry_secs.is_some_and(|secs| read + u64::from(secs) * 1000 <= now);
-                }
-                (!may_be_absent).then(|| format!("message {} was acknowledged, and there is none", history[from]))
             }
+        } else {
+            let may_be_absent = |number: &Number| {
+                let message = &self.messages[*number];
+                let read = message.read.first().map_or(0, |(_, at)| *at);
+                message.empty || message.expiry_secs.is_some_and(|secs| read + u64::from(secs) * 1000 <= now)
+            };
+            let excused = floor.is_none() || history[from..].iter().any(may_be_absent);
+            (!excused).then(|| format!("message {} was acknowledged, and there is none", history[from]))
         };
         if let Some(verdict) = verdict {
             self.blame(format!("retained: {topic}: {verdict}"));

@@ -4,6 +4,7 @@
 
 mod client;
 mod disk;
+mod fault;
 mod judge;
 mod ledger;
 mod profile;
@@ -15,6 +16,7 @@ mod world;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use fault::Fault;
 use run::Run;
 
 /// What went wrong with a seed.
@@ -23,8 +25,8 @@ struct Failure {
     what: String,
 }
 
-fn play(seed: u64, traced: bool) -> Result<(), (String, Vec<String>)> {
-    let mut run = Run::new(seed, traced);
+fn play(seed: u64, fault: Option<Fault>, traced: bool) -> Result<(), (String, Vec<String>)> {
+    let mut run = Run::new(seed, fault, traced);
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| run.play()));
     let what = match outcome {
         Ok(None) => return Ok(()),
@@ -46,7 +48,7 @@ fn play_all(seeds: std::ops::Range<u64>) -> Option<Failure> {
             if seed >= seeds.end {
                 return None;
             }
-            if let Err((what, _)) = play(seed, false) {
+            if let Err((what, _)) = play(seed, None, false) {
                 return Some(Failure { seed, what });
             }
         }
@@ -60,12 +62,43 @@ fn play_all(seeds: std::ops::Range<u64>) -> Option<Failure> {
 #[test]
 fn seeds() {
     if let Some(seed) = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()) {
-        if let Err((what, trace)) = play(seed, true) {
+        if let Err((what, trace)) = play(seed, None, true) {
             panic!("{}\nseed {seed}: {what}", trace.join("\n"));
         }
         return;
     }
     if let Some(Failure { seed, what }) = play_all(0..1_000) {
         panic!("seed {seed}: {what}\nreplay: SEED={seed} cargo test --test it sim::seeds -- --nocapture");
+    }
+}
+
+#[test]
+fn each_broken_variant_is_caught() {
+    let missed: Vec<Fault> =
+        fault::ALL.into_iter().filter(|fault| (0..3_000).all(|seed| play(seed, Some(*fault), false).is_ok())).collect();
+    assert!(missed.is_empty(), "not noticed in 3,000 seeds: {missed:?}");
+}
+
+#[test]
+fn a_seed_plays_the_same_again() {
+    for seed in 0..20 {
+        let traces = [0, 1].map(|_| {
+            let mut run = Run::new(seed, None, true);
+            run.play();
+            run.trace
+        });
+        assert!(traces[0] == traces[1], "seed {seed} differs from itself");
+    }
+}
+
+#[test]
+#[ignore = "runs until stopped: make soak"]
+fn soak() {
+    let first = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1_000_000);
+    for start in (first..u64::MAX).step_by(1_000) {
+        if let Some(Failure { seed, what }) = play_all(start..start + 1_000) {
+            panic!("seed {seed}: {what}\nreplay: SEED={seed} cargo test --test it sim::seeds -- --nocapture");
+        }
+        println!("seeds {start} to {} keep all promises", start + 999);
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use darner::mqtt::{Property, ProtocolVersion, Qos, ReasonCode, Will};
 
 use super::client::{Client, Wish, payload};
+use super::fault::Fault;
 use super::ledger::{Fate, Ledger, Number, Published, matches};
 use super::profile::Profile;
 use super::random::Random;
@@ -34,10 +35,11 @@ const FLIGHTS_MAX: usize = 8;
 const CALM_MS: u64 = 30_000;
 
 impl Run {
-    pub fn new(seed: u64, traced: bool) -> Self {
+    pub fn new(seed: u64, fault: Option<Fault>, traced: bool) -> Self {
         let mut random = Random::new(seed);
         let profile = Profile::draw(&mut random);
         let mut world = World::new(profile.settings(), profile.shards, profile.congests);
+        world.fault = fault;
         world.notes = traced.then(Vec::new);
         let mut run = Self {
             world,
@@ -110,6 +112,7 @@ impl Run {
                 if self.random.one_in(self.profile.commit_every) {
                     let shard = self.random.below(self.world.shards.len());
                     self.world.commit(shard);
+                    self.sessions.committed();
                 }
             }
         }
@@ -131,6 +134,7 @@ impl Run {
     fn crash(&mut self) {
         self.say(|| "the broker crashes".to_owned());
         self.ledger.crashes += 1;
+        self.ledger.crashed = self.ledger.step;
         let now = self.world.now;
         self.sessions.crash(now, &mut self.ledger);
         self.world.crash(&mut self.random);
@@ -233,6 +237,9 @@ impl Run {
         let link = self.world.open(client, self.clients[client].shard);
         let wish = Wish { clean, expiry_secs, receive_maximum, keep_alive, will };
         self.clients[client].connect(link, wish);
+        if self.world.fault == Some(Fault::ReceiveMaximumIgnored) {
+            self.clients[client].expect_fewer();
+        }
         self.say(|| format!("c{client} connects (link {link}, clean {clean}, expiry {expiry_secs} s)"));
     }
 
@@ -260,9 +267,10 @@ impl Run {
             return;
         }
         let qos = self.random.below(3) as u8;
-        let topic = match self.random.one_in(3) {
-            true => format!("r/{client}/{qos}{}", self.random.below(2)),
-            false => (*self.random.pick(&TOPICS)).to_owned(),
+        let topic = if self.random.one_in(3) {
+            format!("r/{client}/{qos}{}", self.random.below(2))
+        } else {
+            (*self.random.pick(&TOPICS)).to_owned()
         };
         let number = self.publication(client, topic, qos, Fate::Published);
         self.clients[client].publish(number, &self.ledger, false);
@@ -365,6 +373,7 @@ impl Run {
         for shard in 0..self.world.shards.len() {
             self.world.commit(shard);
         }
+        self.sessions.committed();
         while self.world.mail(&mut self.random) {
             moved = true;
         }
@@ -388,6 +397,26 @@ impl Run {
             self.settle_share(group);
         }
         self.settle_retained();
+        self.settle_state();
+    }
+
+    /// The records add up to what the machine has, and nothing waits any more.
+    fn settle_state(&mut self) {
+        for shard in &self.world.shards {
+            let (state, kept) = (shard.broker.durable_state(), shard.disk.state());
+            for (client_id, session) in &state.sessions {
+                if !session.deliveries.is_empty() {
+                    self.ledger.blame(format!("memory: {} messages wait for {client_id} for ever", session.deliveries.len()));
+                }
+                if kept.sessions.get(client_id) != Some(session) {
+                    let kept = kept.sessions.get(client_id);
+                    self.ledger.blame(format!("records: the session of {client_id} is {session:?}, and its records say {kept:?}"));
+                }
+            }
+            if kept.sessions.len() != state.sessions.len() {
+                self.ledger.blame("records: sessions are kept that have ended");
+            }
+        }
     }
 
     /// The subscription for which `client` should have got this message, if it has not.
@@ -429,14 +458,25 @@ impl Run {
         }
     }
 
-    /// One member of a share gets each message; all members must have stayed.
+    /// A member of a share gets each message, where all who were ever in it have stayed.
     fn settle_share(&mut self, group: &str) {
         for number in 0..self.ledger.messages.len() {
             let message = &self.ledger.messages[number];
-            if !matches(group, &message.topic) {
+            if !self.is_promised(number) || !matches(group, &message.topic) {
                 continue;
             }
-            let _ = message;
+            let made = self.asked_from(number);
+            let mut members = self.clients.iter().filter(|client| client.shares_ever.contains(group)).peekable();
+            let has_members = members.peek().is_some();
+            let (mut have_stayed, mut got) = (true, false);
+            for member in members {
+                let subscription = member.subscriptions.get(group);
+                have_stayed &= subscription.is_some_and(|s| s.qos > 0 && s.since.is_some_and(|since| since < made));
+                got |= (1..=2).any(|qos| member.received.times.contains_key(&(number, qos)));
+            }
+            if has_members && have_stayed && !got {
+                self.ledger.blame(format!("lost: nobody of {group} got message {number}"));
+            }
         }
     }
 

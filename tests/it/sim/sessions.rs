@@ -19,8 +19,12 @@ struct Session {
     link: Option<u32>,
     expiry_secs: u32,
     ends_at: Option<u64>,
+    /// A crash may have lost that the client had left: the end may be as early as this.
+    ends_from: Option<u64>,
     /// A crash may have lost its newest change.
     unsure: bool,
+    /// By its DISCONNECT.
+    changed: bool,
     /// Its CONNACK has left the broker.
     is_promised: bool,
     will: Option<(Number, u32)>,
@@ -37,6 +41,8 @@ impl Session {
 #[derive(Debug, Default)]
 pub struct Sessions {
     sessions: BTreeMap<usize, Session>,
+    /// Ended since the last commit: a crash may bring them back.
+    ghosts: BTreeMap<usize, Session>,
 }
 
 /// What a CONNECT says about its session.
@@ -59,13 +65,23 @@ impl Sessions {
                 cancel(&old, ledger);
                 present = Present::Yes;
             }
-            if old.unsure && !clean {
+            if (old.unsure || old.ends_from.is_some_and(|from| from <= now)) && !clean {
                 present = Present::Either;
             }
         }
         self.sessions.insert(
             client,
-            Session { link: Some(link), expiry_secs, ends_at: None, unsure: false, is_promised: false, will, will_at: None },
+            Session {
+                link: Some(link),
+                expiry_secs,
+                ends_at: None,
+                ends_from: None,
+                changed: false,
+                unsure: false,
+                is_promised: false,
+                will,
+                will_at: None,
+            },
         );
         present
     }
@@ -77,6 +93,7 @@ impl Sessions {
         session.will = None;
         if let Some(secs) = expiry_secs {
             session.expiry_secs = secs;
+            session.changed = true;
         }
     }
 
@@ -86,7 +103,8 @@ impl Sessions {
         session.link = None;
         if session.expiry_secs == 0 {
             publish(session, now, ledger);
-            self.sessions.remove(&client);
+            let ended = self.sessions.remove(&client);
+            self.ghosts.extend(ended.map(|session| (client, session)));
             return;
         }
         session.ends_at = (session.expiry_secs != NEVER).then(|| now + u64::from(session.expiry_secs) * 1000);
@@ -106,7 +124,12 @@ impl Sessions {
                 session.will_at = None;
             }
         }
-        self.sessions.retain(|_, session| session.ends_at.is_none_or(|at| at > now) || session.unsure);
+        let ended: Vec<usize> =
+            self.sessions.iter().filter(|(_, s)| s.ends_at.is_some_and(|at| at <= now) && !s.unsure).map(|(client, _)| *client).collect();
+        for client in ended {
+            let ended = self.sessions.remove(&client);
+            self.ghosts.extend(ended.map(|session| (client, session)));
+        }
     }
 
     /// CONNACK left the broker: the session, if it is one that lasts, is a promise.
@@ -116,8 +139,18 @@ impl Sessions {
         }
     }
 
+    /// Everything until now is safe.
+    pub fn committed(&mut self) {
+        self.ghosts.clear();
+    }
+
     /// The broker died at `now`: sessions whose client was connected begin to expire. What became of their ends and wills is unsure.
     pub fn crash(&mut self, now: u64, ledger: &mut Ledger) {
+        for (client, mut ghost) in std::mem::take(&mut self.ghosts) {
+            ghost.unsure = true;
+            ghost.will = None;
+            self.sessions.entry(client).or_insert(ghost);
+        }
         for session in self.sessions.values_mut() {
             if let Some((number, _)) = session.will.take()
                 && ledger.messages[number].fate == Fate::Armed
@@ -126,11 +159,12 @@ impl Sessions {
                 ledger.messages[number].read.push((ledger.step, now));
             }
             session.will_at = None;
-            // A session that was left, or never promised, may have lost just that record.
-            session.unsure |= session.link.is_none() || !session.is_promised || session.expiry_secs == 0;
+            session.unsure |= session.changed || !session.is_promised || session.expiry_secs == 0;
             session.link = None;
-            if session.ends_at.is_none() && session.expiry_secs != NEVER {
-                session.ends_at = Some(now + u64::from(session.expiry_secs) * 1000);
+            if session.expiry_secs != NEVER {
+                let restarted = now + u64::from(session.expiry_secs) * 1000;
+                session.ends_from = session.ends_from.or(session.ends_at);
+                session.ends_at = session.ends_at.max(Some(restarted));
             }
         }
     }

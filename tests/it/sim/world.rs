@@ -7,6 +7,7 @@ use darner::mqtt::codec::{self, Decoded};
 use darner::mqtt::{Packet, Property, ProtocolVersion, Publish};
 
 use super::disk::Disk;
+use super::fault::Fault;
 use super::ledger::Number;
 use super::random::Random;
 
@@ -88,6 +89,7 @@ pub struct World {
     pub dies_in: Option<usize>,
     pub is_dead: bool,
     pub congests: bool,
+    pub fault: Option<Fault>,
 }
 
 impl World {
@@ -104,6 +106,7 @@ impl World {
             dies_in: None,
             is_dead: false,
             congests,
+            fault: None,
             settings,
         };
         for shard in 0..shards {
@@ -201,6 +204,10 @@ impl World {
                 if let Some((at, id)) = packet_id {
                     bytes[at as usize..][..2].copy_from_slice(&id.get().to_be_bytes());
                 }
+                if let Some(fault) = self.fault {
+                    let Some(changed) = fault.bytes(bytes) else { return };
+                    bytes = changed;
+                }
                 self.see(Seen::Sent { link, bytes: bytes.clone() });
                 self.wait(link, Some(bytes));
             }
@@ -220,12 +227,21 @@ impl World {
             }
             Effect::Hold { connection, until } => {
                 let link = self.shards[shard].links.get(&connection).and_then(|link| self.links.get_mut(link));
-                if let Some(link) = link {
+                if let Some(link) = link.filter(|_| self.fault != Some(Fault::AcknowledgedBeforeCommit)) {
                     link.hold = link.hold.max(until);
                 }
             }
             Effect::Authenticate { .. } => panic!("nobody has a password"),
-            Effect::Persist(record) => self.shards[shard].disk.append(record),
+            Effect::Persist(record) => {
+                let disk = &mut self.shards[shard].disk;
+                disk.append(match self.fault {
+                    Some(fault) => fault.record(record),
+                    None => Some(record),
+                });
+                if self.fault == Some(Fault::CommitTornAmidAnInput) {
+                    disk.end_input();
+                }
+            }
             Effect::ToShard { to, message } => self.mailboxes.entry((shard as u16, to.0)).or_default().push_back(message),
             Effect::Note(notice) => {
                 if let Some(notes) = &mut self.notes {
@@ -382,7 +398,10 @@ impl World {
             return false;
         }
         let (from, to) = *random.pick(&full);
-        if let Some(message) = self.mailboxes.get_mut(&(from, to)).and_then(VecDeque::pop_front) {
+        let Some(mailbox) = self.mailboxes.get_mut(&(from, to)) else { return false };
+        let message = if self.fault == Some(Fault::MailboxReordered) { mailbox.pop_back() } else { mailbox.pop_front() };
+        let is_lost = self.fault == Some(Fault::MailboxLossy) && random.one_in(10);
+        if let Some(message) = message.filter(|_| !is_lost) {
             self.input(usize::from(to), Input::FromShard { from: ShardId(from), message });
         }
         true
