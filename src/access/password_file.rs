@@ -99,8 +99,7 @@ fn read_line<'a>(path: &Path, line: &'a [u8]) -> Line<'a> {
     // mosquitto cuts what follows a second colon; no hash has one.
     let text = rest.split(':').next().unwrap_or_default().trim();
     if username.is_empty() {
-        let message = format!("Warning: Empty username in password file '{}', ignoring.", path.display());
-        return Line::Broken(Finding { severity: Severity::Warning, message, hint: None });
+        return error(format!("Error: Invalid line in password file '{}', no username.", path.display()), None);
     }
     if username.len() > USERNAME_BYTES_MAX {
         return error(format!("Error: Invalid line in password file '{}', username too long.", path.display()), None);
@@ -162,7 +161,7 @@ mod tests {
             [
                 "/pw:1: Error: Invalid password hash type for user pubclient1, removing entry. If it is a plain text password, run: mosquitto_passwd -U /pw",
                 "/pw:3: Error: Missing password hash for user empty, removing entry. Set the password again: mosquitto_passwd /pw empty",
-                "/pw:4: Warning: Empty username in password file '/pw', ignoring.",
+                "/pw:4: Error: Invalid line in password file '/pw', no username.",
             ]
         );
     }

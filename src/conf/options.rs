@@ -365,7 +365,7 @@ pub static OPTIONS: &[Row] = &[
     row("user", &[], Global, Text(Set::Conf(|c, v| c.user = v)), "mosquitto", OnRestart, Honoured,
         "Account to become when started as root; `root` stays."),
     bridge("username", &["remote_username"], "none", "User name of the bridge at the other broker."),
-    row("websockets_headers_size", &[], Global, Unread, "1024", OnRestart, Ignored(WS_ONLY), "Bytes of HTTP headers that a WebSockets client may send."),
+    row("websockets_headers_size", &[], Global, Number(0..=65535, Set::Conf(|_, _| {})), "1024", OnRestart, Ignored(WS_ONLY), "Bytes of HTTP headers that a WebSockets client may send."),
     row("websockets_log_level", &[], Global, Unread, "0", OnReload, Ignored(WS_ONLY), "Log mask of libwebsockets."),
     row("websockets_origin", &[], Scope::Listener, Unread, "none", OnRestart, Ignored(WS_ONLY), "Origins that may connect over WebSockets (2.1)."),
 ];

@@ -128,6 +128,12 @@ impl<'a> Reader<'a> {
         match row.support {
             Support::Obsolete(sentence) => self.found(Severity::Notice, sentence.into(), None),
             Support::Ignored(why) => {
+                if let Kind::Number(range, _) = &row.kind {
+                    let (number, _) = value::number(directive.key, directive.rest)?;
+                    if !range.contains(&number) {
+                        return Err(out_of_range(directive.key, number, range));
+                    }
+                }
                 let whole = why.contains(row.name);
                 self.warning(if whole { why.to_owned() } else { format!("{} is accepted and ignored: {why}", directive.key) });
                 return Ok(());

@@ -20,6 +20,8 @@ pub(super) struct Options {
     /// `--test-config`: read everything, say what is wrong, do not run.
     pub(super) test: bool,
     pub(super) adds: CommandLine,
+    /// File that the secrets of TLS sessions are written to, for debugging.
+    pub(super) tls_keylog: Option<PathBuf>,
 }
 
 /// mosquitto takes no more `-p` than this.
@@ -38,6 +40,7 @@ Usage: mosquitto [-c config_file] [-d] [-h] [-p port] [-v] [-q]
                any logging options given in the config file, and -v.
  -v, --verbose : verbose mode - enable all logging types. This overrides
                  any logging options given in the config file.
+ --tls-keylog : write the secrets of TLS sessions to this file, for Wireshark. Whoever has them reads everything.
  --test-config : test the config file and exit.
  --version : display the version and exit.
 ";
@@ -57,6 +60,10 @@ pub(super) fn parse(arguments: &[OsString]) -> Result<Request, String> {
             Some("-p" | "--port") => options.adds.ports.push(port(rest.next(), options.adds.ports.len())?),
             Some("-q" | "--quiet") => options.adds.quiet = true,
             Some("-v" | "--verbose") => options.adds.verbose = true,
+            Some("--tls-keylog") => {
+                let path = rest.next().ok_or("Error: --tls-keylog argument given, but no file specified.")?;
+                options.tls_keylog = Some(path.into());
+            }
             Some("--version") => return Ok(Request::Version),
             Some("--test-config") => options.test = true,
             _ => return Err(format!("Error: Unknown option '{}'.", argument.to_string_lossy())),
@@ -91,9 +98,10 @@ mod tests {
             daemon: true,
             test: true,
             adds: CommandLine { ports: vec![1883, 1884], verbose: true, quiet: true },
+            tls_keylog: Some("/k".into()),
         };
-        assert_eq!(parsed("-c /a.conf -d -p 1883 -p 1884 -v -q --test-config"), Ok(Request::Run(expected.clone())));
-        let long = "--config-file /a.conf --daemon --port 1883 --port 1884 --verbose --quiet --test-config";
+        assert_eq!(parsed("-c /a.conf -d -p 1883 -p 1884 -v -q --test-config --tls-keylog /k"), Ok(Request::Run(expected.clone())));
+        let long = "--config-file /a.conf --daemon --port 1883 --port 1884 --verbose --quiet --test-config --tls-keylog /k";
         assert_eq!(parsed(long), Ok(Request::Run(expected)));
         assert_eq!(parsed("-v --version"), Ok(Request::Version));
         assert_eq!(parsed("-h"), Ok(Request::Help));
@@ -106,6 +114,7 @@ mod tests {
         assert_eq!(parsed("-p 65536"), Err("Error: Invalid port specified (65536).".into()));
         assert_eq!(parsed("-p"), Err("Error: -p argument given, but no port specified.".into()));
         assert_eq!(parsed(&"-p 1 ".repeat(11)), Err("Error: Only 10 ports can be specified.".into()));
+        assert_eq!(parsed("--tls-keylog"), Err("Error: --tls-keylog argument given, but no file specified.".into()));
         assert_eq!(parsed("-c"), Err("Error: -c argument given, but no config file specified.".into()));
     }
 }

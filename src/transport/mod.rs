@@ -6,6 +6,7 @@ mod connection;
 mod connections;
 mod driver;
 mod keeping;
+mod key_log;
 mod listeners;
 mod log_lines;
 mod login;
@@ -19,9 +20,11 @@ mod settings;
 mod supervision;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::sync::Arc;
 
 use command_line::{Options, Request};
+use key_log::KeyLogFile;
 use listeners::Inherited;
 use process::PidFile;
 use run::Parts;
@@ -29,9 +32,9 @@ use settings::{Loaded, Refused, Source};
 use supervision::{Control, Notify};
 
 use crate::broker::{MOSQUITTO_VERSION, Settings};
-use crate::conf::diagnostic::Diagnostic;
+use crate::conf::diagnostic::{Diagnostic, Severity};
 use crate::conf::files::{Disk, ReadFiles};
-use crate::conf::{LogConf, LogDestination};
+use crate::conf::{Conf, LogConf, LogDestination};
 use crate::exit_code::ExitCode;
 use crate::logging::{LogType, Logger};
 use crate::notice::Notice;
@@ -99,7 +102,10 @@ impl From<String> for Failure {
 
 /// In mosquitto's order, but for the sockets, which are bound before root is given up, so that ports below 1024 work.
 fn start(options: &Options) -> Result<ExitCode, Failure> {
-    let source = Source::new(options);
+    let mut source = Source::new(options);
+    if let Some(path) = &options.tls_keylog {
+        source.log_keys(KeyLogFile::open(path)?);
+    }
     let control = Control::from_environment().transpose()?;
     let files: Box<dyn ReadFiles> = match &control {
         Some(control) => Box::new(
@@ -114,6 +120,9 @@ fn start(options: &Options) -> Result<ExitCode, Failure> {
         }
         complain("Configuration file is OK.\n");
         return Ok(ExitCode::Ok);
+    }
+    if control.is_none() {
+        whole_password_files(&settings.conf, &diagnostics)?;
     }
     if options.daemon {
         process::daemon()?;
@@ -148,6 +157,18 @@ fn start(options: &Options) -> Result<ExitCode, Failure> {
     let code = run::run(parts).map_err(|error| format!("Error: The event loop does not start: {error}."))?;
     logger.notice(&Notice::Terminating { version: MOSQUITTO_VERSION });
     Ok(code)
+}
+
+/// A broker of its own starts on no password file with a broken line, as mosquitto 2.1. Under PID 1 such a line costs its own user only,
+/// and so it does at a reload: a container with one user less is better than none.
+fn whole_password_files(conf: &Conf, diagnostics: &[Diagnostic]) -> Result<(), Failure> {
+    let of_passwords = |path: &Path| conf.security.iter().any(|security| security.password_file.as_deref() == Some(path));
+    let broken: Vec<_> =
+        diagnostics.iter().filter(|found| found.severity == Severity::Error && found.file.as_deref().is_some_and(of_passwords)).collect();
+    let Some(path) = broken.first().and_then(|found| found.file.as_ref()) else { return Ok(()) };
+    let mut lines: Vec<_> = broken.iter().flat_map(|found| found.log_lines()).collect();
+    lines.push((LogType::Error, format!("Error: Unable to decode line in password file '{}'.", path.display())));
+    Err(Failure { code: ExitCode::Config, lines })
 }
 
 /// A daemon has no stderr: mosquitto's default destination is then syslog.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::command_line::Options;
+use super::key_log::KeyLogFile;
 use crate::access;
 use crate::broker::{SecurityTables, Settings};
 use crate::conf::diagnostic::Diagnostic;
@@ -18,6 +19,7 @@ pub(super) struct Source {
     path: Option<PathBuf>,
     adds: CommandLine,
     environment: Vec<(String, String)>,
+    key_log: Option<Arc<dyn rustls::KeyLog>>,
 }
 
 pub(super) struct Refused {
@@ -40,7 +42,13 @@ impl Source {
             path: options.config_file.clone(),
             adds: options.adds.clone(),
             environment: environment.filter(|(name, _)| name.starts_with("DARNER_")).collect(),
+            key_log: None,
         }
+    }
+
+    /// From now on the secrets of TLS sessions are written there.
+    pub(super) fn log_keys(&mut self, key_log: KeyLogFile) {
+        self.key_log = Some(Arc::new(key_log));
     }
 
     /// All that the configuration names, or the reasons why not.
@@ -49,7 +57,12 @@ impl Source {
             .map_err(|diagnostics| Refused { exit_code: ExitCode::Config, diagnostics })?;
         let (tables, more) = access::load(files, &conf)
             .map_err(|error| Refused { exit_code: error.exit_code(), diagnostics: error.diagnostics().to_vec() })?;
-        let tls = tls::load(files, &conf).map_err(|diagnostics| Refused { exit_code: ExitCode::Failure, diagnostics })?;
+        let mut tls = tls::load(files, &conf).map_err(|diagnostics| Refused { exit_code: ExitCode::Failure, diagnostics })?;
+        if let Some(key_log) = &self.key_log {
+            for server in tls.iter_mut().flatten() {
+                Arc::make_mut(server).key_log = Arc::clone(key_log);
+            }
+        }
         let diagnostics = conf.diagnostics.iter().cloned().chain(more).collect();
         let security = tables
             .into_iter()

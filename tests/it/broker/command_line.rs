@@ -56,6 +56,24 @@ fn a_missing_password_file_ends_with_13() {
 }
 
 #[test]
+fn a_broken_line_in_a_password_file_ends_with_3_where_no_supervisor_is() {
+    let folder = Folder::new("broken-pwfile");
+    let passwords = folder.write("pw", "alice:plain\n");
+    let conf = folder.write("c.conf", format!("listener {} 127.0.0.1\npassword_file {}\n", free_port(), passwords.display()));
+    let (code, _, stderr) = mosquitto(&["-c", conf.to_str().unwrap()]);
+    assert_eq!(code, 3);
+    assert!(stderr.contains("Error: Invalid password hash type for user alice"), "{stderr}");
+    assert!(stderr.contains(&format!("Error: Unable to decode line in password file '{}'.", passwords.display())), "{stderr}");
+}
+
+#[test]
+fn a_key_log_that_cannot_be_written_ends_with_1() {
+    let (code, _, stderr) = mosquitto(&["--tls-keylog", "/nonexistent/keys", "-p", &free_port().to_string()]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("Error: Unable to open TLS key log \"/nonexistent/keys\""), "{stderr}");
+}
+
+#[test]
 fn a_port_in_use_ends_with_1() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
