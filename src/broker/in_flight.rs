@@ -43,6 +43,8 @@ pub(super) struct Outgoing {
     last_packet_id: u16,
     /// Of the delivery that records were last made of.
     last_number: u64,
+    /// The Packet Identifier that the last such record gave out.
+    pub(super) recorded_packet_id: Option<PacketId>,
 }
 
 impl Default for Outgoing {
@@ -57,6 +59,7 @@ impl Default for Outgoing {
             resends: false,
             last_packet_id: 0,
             last_number: 0,
+            recorded_packet_id: None,
         }
     }
 }
@@ -90,6 +93,7 @@ impl Outgoing {
         self.last_number = self.last_number.max(number);
         if let Some(packet_id) = packet_id {
             self.last_packet_id = packet_id.get();
+            self.recorded_packet_id = Some(packet_id);
         }
     }
 

@@ -100,6 +100,8 @@ pub struct SessionRecord {
     pub mount_point: Option<Box<str>>,
     pub max_qos: Qos,
     pub will: Option<Arc<Will>>,
+    /// The Packet Identifier given out last: numbers go on from there.
+    pub last_packet_id: Option<PacketId>,
 }
 
 impl Record {

@@ -71,6 +71,7 @@ impl Broker {
                 None => outgoing.enqueue(stored.delivery, false),
             }
         }
+        session.outgoing.restore_numbers(0, stored.last_packet_id);
         session.incoming = stored.received.into_iter().map(|(packet_id, message)| (packet_id.get(), message)).collect();
         let (will, will_at) = stored.will.unzip();
         let grace = |delay: u32| now.plus_secs(delay.max(WILL_GRACE_SECS).into());

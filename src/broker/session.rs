@@ -138,6 +138,7 @@ impl Session {
         let number = if lasts { self.outgoing.next_number() } else { 0 };
         let delivery = Delivery { message: publication.keep(), qos, retain, subscription_identifier, packet_id, number };
         if lasts {
+            self.outgoing.recorded_packet_id = packet_id.or(self.outgoing.recorded_packet_id);
             self.record(out, |client| Record::Queued { client, delivery: delivery.clone(), packet_id: None });
         }
         self.outgoing.enqueue(delivery, self.wire.is_some());
@@ -157,6 +158,9 @@ impl Session {
         };
         let (number, new) = (delivery.number, (is_new && self.is_recorded).then(|| delivery.clone()));
         let packet_id = self.outgoing.send(delivery);
+        if self.is_recorded {
+            self.outgoing.recorded_packet_id = Some(packet_id);
+        }
         self.record(out, |client| match new {
             Some(delivery) => Record::Queued { client, delivery, packet_id: Some(packet_id) },
             None => Record::Sent { client, number, packet_id },

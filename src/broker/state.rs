@@ -36,6 +36,8 @@ pub struct StoredSession {
     pub deliveries: BTreeMap<u64, StoredDelivery>,
     /// QoS 2 messages that wait for their PUBREL.
     pub received: BTreeMap<PacketId, Arc<Message>>,
+    /// The Packet Identifier given out last.
+    pub last_packet_id: Option<PacketId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,15 +85,26 @@ impl State {
     }
 
     fn apply_session(&mut self, record: SessionRecord) {
-        let SessionRecord { client, version, expiry_secs, mount_point, max_qos, will } = record;
+        let SessionRecord { client, version, expiry_secs, mount_point, max_qos, will, last_packet_id } = record;
         let old = self.sessions.remove(&client.client_id);
         let (subscriptions, deliveries, received) =
             old.map(|session| (session.subscriptions, session.deliveries, session.received)).unwrap_or_default();
         let will = will.map(|will| (will, None));
         let client_id = client.client_id.clone();
         let presence = Presence::Connected;
-        let session =
-            StoredSession { client, version, expiry_secs, mount_point, max_qos, presence, will, subscriptions, deliveries, received };
+        let session = StoredSession {
+            client,
+            version,
+            expiry_secs,
+            mount_point,
+            max_qos,
+            presence,
+            will,
+            subscriptions,
+            deliveries,
+            received,
+            last_packet_id,
+        };
         self.sessions.insert(client_id, session);
     }
 }
@@ -99,14 +112,18 @@ impl State {
 impl StoredSession {
     fn each_record(&self, give: &mut impl FnMut(Record)) {
         let client = &self.client;
-        give(Record::Session(Box::new(SessionRecord {
-            client: Arc::clone(client),
-            version: self.version,
-            expiry_secs: self.expiry_secs,
-            mount_point: self.mount_point.clone(),
-            max_qos: self.max_qos,
-            will: self.will.as_ref().map(|(will, _)| Arc::clone(will)),
-        })));
+        let session = || {
+            Record::Session(Box::new(SessionRecord {
+                client: Arc::clone(client),
+                version: self.version,
+                expiry_secs: self.expiry_secs,
+                mount_point: self.mount_point.clone(),
+                max_qos: self.max_qos,
+                will: self.will.as_ref().map(|(will, _)| Arc::clone(will)),
+                last_packet_id: self.last_packet_id,
+            }))
+        };
+        give(session());
         for (filter, (options, identifier)) in &self.subscriptions {
             let (client, filter) = (Arc::clone(client), filter.clone());
             give(Record::Subscribed { client, filter, options: *options, identifier: *identifier });
@@ -117,6 +134,10 @@ impl StoredSession {
             if stored.flight.is_some_and(|(_, awaiting)| awaiting == Awaiting::Pubcomp) {
                 give(Record::Released { client: Arc::clone(client), number: *number });
             }
+        }
+        if !self.deliveries.is_empty() {
+            // They changed the last Packet Identifier.
+            give(session());
         }
         for (packet_id, message) in &self.received {
             give(Record::Received { client: Arc::clone(client), packet_id: *packet_id, message: Arc::clone(message) });
@@ -137,10 +158,12 @@ impl StoredSession {
             Record::Subscribed { filter, options, identifier, .. } => drop(self.subscriptions.insert(filter, (options, identifier))),
             Record::Unsubscribed { filter, .. } => drop(self.subscriptions.remove(&filter)),
             Record::Queued { delivery, packet_id, .. } => {
+                self.last_packet_id = packet_id.or(delivery.packet_id).or(self.last_packet_id);
                 let flight = packet_id.map(|packet_id| (packet_id, awaited(delivery.qos)));
                 self.deliveries.insert(delivery.number, StoredDelivery { delivery, flight });
             }
             Record::Sent { number, packet_id, .. } => {
+                self.last_packet_id = Some(packet_id);
                 if let Some(stored) = self.deliveries.get_mut(&number) {
                     stored.flight = Some((packet_id, awaited(stored.delivery.qos)));
                 }
@@ -195,6 +218,7 @@ impl Broker {
                     .filter(|stored| stored.delivery.number != 0)
                     .map(|stored| (stored.delivery.number, stored))
                     .collect(),
+                last_packet_id: outgoing.recorded_packet_id,
                 received: session.incoming.iter().filter_map(|(id, message)| Some((PacketId::new(*id)?, Arc::clone(message)))).collect(),
             };
             state.sessions.insert(session.identity.client_id.clone(), stored);

@@ -225,7 +225,9 @@ impl Bench {
     /// The process ends, and the next one begins with what was kept.
     fn restart(&mut self) {
         let mut out = Outbox::default();
-        let state = self.state.clone();
+        let mut state = State::default();
+        self.state.each_record(|record| state.apply(record));
+        assert!(state == self.state, "a state's own records add up to it");
         self.connected = vec![None; CLIENTS];
         self.sent.clear();
         self.broker = Broker::restore((ShardId(0), 1), self.settings.clone(), 1, state, self.now, &mut out);

@@ -458,8 +458,9 @@ impl Broker {
             session.is_recorded = true;
             let (version, expiry_secs, max_qos) = (session.version, session.expiry_secs, session.max_qos);
             let (mount_point, will) = (session.mount_point.clone(), session.will.clone());
+            let last_packet_id = session.outgoing.recorded_packet_id;
             session.record(out, |client| {
-                Record::Session(Box::new(SessionRecord { client, version, expiry_secs, mount_point, max_qos, will }))
+                Record::Session(Box::new(SessionRecord { client, version, expiry_secs, mount_point, max_qos, will, last_packet_id }))
             });
         } else {
             session.record(out, |client| Record::SessionEnded { client });
