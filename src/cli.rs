@@ -47,6 +47,7 @@ const COMMANDS: &[Command] = &[
     command("restart", supervisor::restart_command, "check the configuration, then restart the broker"),
     command("restart.sh", supervisor::restart_command, ""),
     command("status", supervisor::status_command, "what the supervisor and the broker are doing"),
+    command("cert", supervisor::cert_command, "certificates: list them; cert renew [--force] [--dry-run]"),
     command("check", check::command, "judge a configuration without running it: check [-c FILE]"),
     command("explain", check::explain_command, "what an option of mosquitto.conf does here: explain [OPTION]"),
     command("repair", repair::command, "mend the volumes now"),

@@ -68,6 +68,11 @@ pub fn root(variable: impl Fn(&str) -> Option<String>) -> PathBuf {
     variable("LETSENCRYPT_DIR").filter(|text| !text.is_empty()).map_or_else(|| PathBuf::from("/etc/letsencrypt"), PathBuf::from)
 }
 
+/// The names in DOMAIN that a certificate can have, whatever else is wrong.
+pub fn domains(variable: impl Fn(&str) -> Option<String>) -> Vec<String> {
+    names(&variable("DOMAIN").unwrap_or_default(), &mut Vec::new())
+}
+
 /// `RENEWAL`, and what is wrong with it.
 pub fn renewal(variable: impl Fn(&str) -> Option<String>) -> (Renewal, Option<String>) {
     match variable("RENEWAL").as_deref() {
@@ -89,7 +94,7 @@ impl Settings {
         let variable = |name: &str| variable(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
         let Some(list) = variable("DOMAIN") else { return Ok(None) };
         let mut wrong = Vec::new();
-        let domains = domains(&list, &mut wrong);
+        let domains = names(&list, &mut wrong);
         let is_test = variable("TESTCERT").is_some();
         let directory = variable("ACME_DIRECTORY").unwrap_or_else(|| if is_test { STAGING } else { PRODUCTION }.to_owned());
         if !directory.starts_with("https://") {
@@ -149,7 +154,7 @@ pub fn is_test_server(directory: &str) -> bool {
     directory.split('/').nth(2).is_some_and(|host| host.contains("staging"))
 }
 
-fn domains(list: &str, wrong: &mut Vec<String>) -> Vec<String> {
+fn names(list: &str, wrong: &mut Vec<String>) -> Vec<String> {
     let mut domains = Vec::new();
     for name in list.split([',', ' ', '\t', '\n']).filter(|name| !name.is_empty()) {
         let name = name.trim_end_matches('.').to_ascii_lowercase();

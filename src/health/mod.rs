@@ -7,7 +7,7 @@ mod round_trip;
 mod variables;
 
 use std::ffi::OsString;
-use std::io::Write as _;
+use std::io::{self, Read as _, Write as _};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,9 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// The conversation ends a little earlier, so that the reason is told before [`DEADLINE`].
 const CONVERSATION: Duration = Duration::from_millis(4750);
+
+/// PID 1 answers at once, or not at all.
+const CERTIFICATES: Duration = Duration::from_millis(200);
 
 /// Docker keeps no more than this of what a health check prints.
 const OUTPUT_BYTES_MAX: usize = 4096;
@@ -61,7 +64,7 @@ fn report(verdict: Result<String, String>) -> ExitCode {
     while line.len() >= OUTPUT_BYTES_MAX {
         line.pop();
     }
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    let _ = writeln!(io::stdout().lock(), "{line}");
     code
 }
 
@@ -69,7 +72,7 @@ fn check(variables: &Variables, until: Instant) -> Result<String, String> {
     let port = variables.port;
     let place = format!("port {port}");
     let failure = match over_tcp(variables, until) {
-        Ok(()) => return Ok(format!("round trip through {place}")),
+        Ok(()) => return with_certificates(format!("round trip through {place}")),
         Err(failure) => failure,
     };
     let reason = format!("{place}: {}", failure.reason);
@@ -82,8 +85,27 @@ fn check(variables: &Variables, until: Instant) -> Result<String, String> {
         format!("{reason}; and no private socket of this container answers ({}): {hint}", plain(&error))
     })?;
     match round_trip(Stream::Unix(stream), variables, until) {
-        Ok(()) => Ok("round trip through the private socket".to_owned()),
+        Ok(()) => with_certificates("round trip through the private socket".to_owned()),
         Err(private) => Err(format!("{reason}; private socket: {}", private.reason)),
+    }
+}
+
+/// What PID 1 says of the certificates that are served: an expired one is ill, one that expires soon is told. Without a PID 1 of ours
+/// nobody knows.
+fn with_certificates(how: String) -> Result<String, String> {
+    let ask = || -> io::Result<String> {
+        let mut stream = local_socket::find(Kind::Control)?;
+        stream.set_read_timeout(Some(CERTIFICATES))?;
+        stream.write_all(format!("{}\n", local_socket::ASK_CERTIFICATES).as_bytes())?;
+        let mut text = String::new();
+        stream.take(OUTPUT_BYTES_MAX as u64).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let answer = ask().unwrap_or_default();
+    match answer.split_once('\n').map(|(code, text)| (code, text.trim())) {
+        Some(("1", text)) if !text.is_empty() => Err(text.to_owned()),
+        Some(("0", text)) if !text.is_empty() => Ok(format!("{how}; {text}")),
+        _ => Ok(how),
     }
 }
 

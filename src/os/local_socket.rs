@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use super::process;
 
+/// What the health check asks over the control socket: the answer is an exit code, a newline and text.
+pub const ASK_CERTIFICATES: &str = "certificates";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// `darner reload`, `restart`, `status` talk to PID 1.

@@ -28,6 +28,8 @@ pub struct Child<'a> {
     pub listen_pid: bool,
     pub identity: Option<Identity>,
     pub null_stdin: bool,
+    /// Become its stdin and stdout.
+    pub stdio: Option<(BorrowedFd<'a>, BorrowedFd<'a>)>,
     pub no_new_privs: bool,
     /// Added to the chance of being chosen when memory runs out, so that the supervisor is spared.
     pub oom_score_adj: Option<i32>,
@@ -205,6 +207,12 @@ unsafe fn place_descriptors(child: &Child<'_>, prepared: &mut Prepared, pipe: &m
         for (copy, fd) in prepared.copies.iter_mut().zip(&child.fds) {
             *copy = libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, above);
             if *copy == -1 {
+                return Err(errno());
+            }
+        }
+        // Before the targets below, which may be the numbers of these.
+        for (target, fd) in child.stdio.iter().flat_map(|(input, output)| [(0, input), (1, output)]) {
+            if libc::dup2(fd.as_raw_fd(), target) == -1 {
                 return Err(errno());
             }
         }

@@ -3,7 +3,7 @@
 use std::io::{self, Read as _, Write as _};
 use std::time::Duration;
 
-use super::control::{ANSWER_LIMIT, Request, WORDS};
+use super::control::{CERTIFICATE_LIMIT, Request, WORDS};
 use crate::exit_code::ExitCode;
 use crate::os::local_socket::{self, Kind};
 
@@ -28,7 +28,7 @@ fn answer(word: &str) -> Result<(u8, String), String> {
     let mut stream = local_socket::find(Kind::Control).map_err(|error| {
         format!("no supervisor answers here ({error}). Run it inside of the container (docker exec NAME darner {word}), as root or as the broker's user.")
     })?;
-    let limit = Duration::from_millis(ANSWER_LIMIT) + Duration::from_secs(2);
+    let limit = Duration::from_millis(CERTIFICATE_LIMIT) + Duration::from_secs(2);
     let exchange = |stream: &mut std::os::unix::net::UnixStream| -> io::Result<String> {
         stream.set_read_timeout(Some(limit))?;
         stream.set_write_timeout(Some(limit))?;

@@ -1,6 +1,8 @@
-//! The broker as a [`Service`]: how it is prepared, and what it and the other commands say. `launch` is how it is spawned.
+//! The broker as a [`Service`]: how it is prepared, and what it and the other commands say. `launch` is how it is spawned, `requests` what the
+//! control socket and new certificates ask for.
 
 mod launch;
+mod requests;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -11,7 +13,8 @@ use std::time::Duration;
 
 use super::account;
 use super::arguments::Arguments;
-use super::control::{Control, Request, Waits};
+use super::certificates::Certificates;
+use super::control::{Control, Waits};
 use super::generation::{self, Eyes, Loaded, Refusal};
 use super::listeners::Listeners;
 use super::machine::{Event, Millis};
@@ -53,6 +56,9 @@ pub(super) struct Broker {
     reloads: u64,
     last_reload: Option<String>,
     home: Home,
+    certificates: Certificates,
+    /// As of the last turn: nothing is begun any more.
+    stops: bool,
     eyes: Eyes,
     report: Option<repair::Report>,
 }
@@ -90,6 +96,8 @@ impl Broker {
             reloads: 0,
             last_reload: None,
             home,
+            certificates: Certificates::new(),
+            stops: false,
             eyes: Eyes::default(),
             report: None,
         }
@@ -117,7 +125,8 @@ impl Broker {
         }
     }
 
-    fn load(&self) -> Result<Loaded, Refusal> {
+    fn load(&mut self) -> Result<Loaded, Refusal> {
+        self.eyes.stand_ins = self.certificates.stand_ins();
         generation::load(&self.eyes, &self.arguments)
     }
 
@@ -205,55 +214,13 @@ impl Broker {
         } else if let Some(loaded) = self.candidate.take() {
             let waiting = self.conf.as_ref().map(|conf| change::restart_only(conf, &loaded.conf)).unwrap_or_default();
             self.voice.reconfigure(&loaded.conf.log);
+            self.certificates.served(&loaded.conf, &self.eyes.stand_ins);
             self.conf = Some(loaded.conf);
             self.archive = Some(loaded.archive);
             let rest = if waiting.is_empty() { String::new() } else { format!(" But {}: darner restart.", waiting.join("; ")) };
             self.verdict(true, &format!("Reload done: the new configuration is in use.{rest}"));
         }
         events.push_back(Event::ReloadAnswered);
-    }
-
-    fn asked(&mut self, index: usize, request: Request, state: &State<'_>, events: &mut VecDeque<Event>) {
-        match request {
-            Request::Status => {
-                let text = super::status::text(self, state);
-                self.answer(index, ExitCode::Ok, &text);
-            }
-            Request::Reload if stops(state.machine.phase()) => self.answer(index, ExitCode::Failure, "Reload refused: darner is stopping."),
-            Request::Reload => {
-                if let Some(control) = &mut self.control {
-                    control.wait(index, Waits::Verdict(self.reloads + 1), state.now);
-                }
-                events.push_back(Event::ReloadAsked);
-            }
-            Request::Restart => self.restart(index, state, events),
-        }
-    }
-
-    /// Everything that can fail is tried before the old broker is asked to end.
-    fn restart(&mut self, index: usize, state: &State<'_>, events: &mut VecDeque<Event>) {
-        if stops(state.machine.phase()) {
-            return self.answer(index, ExitCode::Failure, "Restart refused: darner is stopping.");
-        }
-        let loaded = match self.load() {
-            Ok(loaded) => loaded,
-            Err(refusal) => {
-                let text = format!("Restart refused, the broker runs on: {}", refusal.one_line());
-                return self.answer(index, ExitCode::Failure, &text);
-            }
-        };
-        if let Err(error) = self.listeners.follow(&loaded.conf, self.identity) {
-            return self.answer(index, ExitCode::Failure, &format!("Restart refused, the broker runs on: {error}"));
-        }
-        self.adopt(&loaded.conf);
-        self.conf = Some(loaded.conf);
-        self.archive = Some(loaded.archive);
-        self.candidate = None;
-        self.say(LogType::Notice, "Restarting the broker.");
-        if let Some(control) = &mut self.control {
-            control.wait(index, Waits::ReadyAfter(state.child), state.now);
-        }
-        events.push_back(Event::RestartAsked);
     }
 
     fn answer(&mut self, index: usize, code: ExitCode, text: &str) {
@@ -312,6 +279,7 @@ impl Service for Broker {
     }
 
     fn prepare(&mut self) -> Result<(), ExitCode> {
+        self.certificates.begin(&self.voice);
         let loaded = self.load().map_err(|refusal| {
             for (log_type, line) in &refusal.log_lines {
                 self.say(*log_type, line);
@@ -330,6 +298,7 @@ impl Service for Broker {
         }
         self.open_private();
         self.oom_kills = oom::kills();
+        self.certificates.served(&loaded.conf, &self.eyes.stand_ins);
         self.conf = Some(loaded.conf);
         self.archive = Some(loaded.archive);
         Ok(())
@@ -360,6 +329,7 @@ impl Service for Broker {
         fds.extend(self.notify.as_ref().map(Notify::as_fd));
         fds.extend(self.channel.as_ref().map(|channel| channel.as_fd()));
         fds.extend(self.control.iter().flat_map(Control::fds));
+        fds.extend(self.certificates.sources());
         fds
     }
 
@@ -376,6 +346,7 @@ impl Service for Broker {
             }
         } else if self.channel.as_ref().is_some_and(|channel| os::process::number(channel) == fd) {
             self.heard_from_broker(events);
+        } else if self.certificates.readable(fd, &self.voice) {
         } else {
             let own = os::process::uid();
             let child = self.child_uid();
@@ -433,8 +404,16 @@ impl Service for Broker {
         }
     }
 
-    fn turn(&mut self, state: &State<'_>) {
+    fn reaped(&mut self, pid: i32, ending: Ending) {
+        self.certificates.reaped(pid, ending, &self.voice);
+    }
+
+    fn turn(&mut self, state: &State<'_>, events: &mut VecDeque<Event>) {
         let phase = state.machine.phase();
+        self.stops = stops(phase);
+        if !self.stops {
+            self.certify(state, events);
+        }
         if phase == Phase::Ready
             && let Some(on_ready) = self.home.on_ready.take()
         {
@@ -455,7 +434,8 @@ impl Service for Broker {
     }
 
     fn next_turn(&self) -> Option<Millis> {
-        self.control.as_ref().and_then(Control::next_deadline)
+        let certificates = if self.stops { None } else { self.certificates.next_turn() };
+        self.control.as_ref().and_then(Control::next_deadline).into_iter().chain(certificates).min()
     }
 
     fn dump(&self, state: &State<'_>) {

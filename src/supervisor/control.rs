@@ -16,17 +16,39 @@ const ASKERS_MAX: usize = 16;
 /// A word must arrive within this time.
 const REQUEST_LIMIT: Millis = 2_000;
 /// An answer that takes longer than this is given up.
-pub(super) const ANSWER_LIMIT: Millis = 15_000;
+const ANSWER_LIMIT: Millis = 15_000;
+/// A CA takes longer; its worker is killed before this.
+pub(super) const CERTIFICATE_LIMIT: Millis = 660_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Request {
     Reload,
     Restart,
     Status,
+    /// Are the certificates that are served good?
+    Certificates,
+    Renew(Renew),
+}
+
+/// What `darner cert renew` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Renew {
+    IfDue,
+    Force,
+    /// From the CA's test server where there is one; nothing is switched.
+    DryRun,
 }
 
 /// The words, once for both ends.
-pub(super) const WORDS: &[(&str, Request)] = &[("reload", Request::Reload), ("restart", Request::Restart), ("status", Request::Status)];
+pub(super) const WORDS: &[(&str, Request)] = &[
+    ("reload", Request::Reload),
+    ("restart", Request::Restart),
+    ("status", Request::Status),
+    (os::local_socket::ASK_CERTIFICATES, Request::Certificates),
+    ("renew", Request::Renew(Renew::IfDue)),
+    ("renew-force", Request::Renew(Renew::Force)),
+    ("renew-dry-run", Request::Renew(Renew::DryRun)),
+];
 
 /// What an asker waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +58,18 @@ pub(super) enum Waits {
     Verdict(u64),
     /// A child that was started after the one with this pid, and is ready.
     ReadyAfter(Option<i32>),
+    /// The outcome of the attempt to get a certificate.
+    Certificate,
+}
+
+impl Waits {
+    fn limit(self) -> Millis {
+        match self {
+            Self::Word => REQUEST_LIMIT,
+            Self::Verdict(_) | Self::ReadyAfter(_) => ANSWER_LIMIT,
+            Self::Certificate => CERTIFICATE_LIMIT,
+        }
+    }
 }
 
 struct Asker {
@@ -121,15 +155,14 @@ impl Control {
     /// Drops those who do not say their word, and answers those who waited too long.
     pub(super) fn expire(&mut self, now: Millis) {
         self.askers.retain(|asker| asker.waits != Waits::Word || now.saturating_sub(asker.since) < REQUEST_LIMIT);
-        while let Some(index) = self.askers.iter().position(|asker| now.saturating_sub(asker.since) >= ANSWER_LIMIT) {
-            self.answer(index, ExitCode::Failure, "no answer from the broker in time; see the log");
+        while let Some(index) = self.askers.iter().position(|asker| now.saturating_sub(asker.since) >= asker.waits.limit()) {
+            self.answer(index, ExitCode::Failure, "no answer in time; see the log");
         }
     }
 
     /// When [`Self::expire`] has something to do.
     pub(super) fn next_deadline(&self) -> Option<Millis> {
-        let limit = |asker: &Asker| asker.since + if asker.waits == Waits::Word { REQUEST_LIMIT } else { ANSWER_LIMIT };
-        self.askers.iter().map(limit).min()
+        self.askers.iter().map(|asker| asker.since + asker.waits.limit()).min()
     }
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::arguments::Arguments;
+use super::certificates::StandIns;
 use crate::access;
 use crate::conf::Conf;
 use crate::conf::diagnostic::{Diagnostic, Severity};
@@ -81,10 +82,15 @@ fn read_security(files: &dyn ReadFiles, conf: &Conf) -> Result<(), Refusal> {
 pub(super) struct Eyes {
     pub(super) identity: Option<Identity>,
     pub(super) substitutes: Vec<(PathBuf, Vec<u8>)>,
+    pub(super) stand_ins: StandIns,
 }
 
 impl ReadFiles for Eyes {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let path = &*self.stand_ins.path(path);
+        if let Some(bytes) = self.stand_ins.file(path) {
+            return Ok(bytes.to_owned());
+        }
         match self.substitutes.iter().find(|(known, _)| known == path) {
             Some((_, bytes)) => Ok(bytes.clone()),
             None => self.look(|disk| disk.read(path)),

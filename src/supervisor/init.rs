@@ -41,6 +41,7 @@ impl Service for Command {
             listen_pid: false,
             identity: None,
             null_stdin: false,
+            stdio: None,
             no_new_privs: false,
             oom_score_adj: None,
             mask: os::signals::inherited(),

@@ -8,6 +8,7 @@ mod account;
 mod arguments;
 mod ask;
 mod broker;
+mod certificates;
 mod control;
 mod entry;
 mod first_run;
@@ -61,6 +62,11 @@ pub fn restart_command(_arguments: &[OsString]) -> ExitCode {
 /// `darner status`
 pub fn status_command(_arguments: &[OsString]) -> ExitCode {
     ask::ask(control::Request::Status)
+}
+
+/// `darner cert`
+pub fn cert_command(arguments: &[OsString]) -> ExitCode {
+    certificates::command(arguments)
 }
 
 /// How long a child may take to end before it is killed: `DARNER_STOP_SECS`, else 8 s, inside Docker's 10.

@@ -53,7 +53,9 @@ pub(super) trait Service {
     /// The child is gone.
     fn ended(&mut self, _ending: Ending) {}
     /// Called at each turn; `stopping` when no more reload will happen.
-    fn turn(&mut self, _state: &State<'_>) {}
+    fn turn(&mut self, _state: &State<'_>, _events: &mut VecDeque<Event>) {}
+    /// A process that is not the child ended: one of the service's own, or an orphan.
+    fn reaped(&mut self, _pid: i32, _ending: Ending) {}
     /// When it wants [`Self::turn`] next.
     fn next_turn(&self) -> Option<Millis> {
         None
@@ -257,7 +259,7 @@ impl Loop<'_> {
         }
         self.drain();
         let state = State { machine: &self.machine, child: self.child, now };
-        self.service.turn(&state);
+        self.service.turn(&state, &mut self.events);
     }
 
     /// How long to wait, `None` without end.
@@ -306,6 +308,8 @@ impl Loop<'_> {
                 self.child = None;
                 self.service.ended(ending);
                 self.events.push_back(Event::Ended(ending));
+            } else {
+                self.service.reaped(pid, ending);
             }
         }
     }

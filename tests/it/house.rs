@@ -409,6 +409,18 @@ const NOT_FOR_USERS: &[&str] =
     &["DARNER_ACME_CHALLENGES", "DARNER_CONTROL_FD", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "PATH", "WATCHDOG_PID", "WATCHDOG_USEC"];
 
 #[test]
+fn every_variable_of_the_certificates_is_explained_in_the_readme() {
+    let readme = std::fs::read_to_string(root().join("README.md")).expect("a README");
+    let row = |variable: &darner::acme::settings::Variable| format!("| {} |", variable.help);
+    let wrong: Vec<_> = darner::acme::settings::VARIABLES
+        .iter()
+        .filter(|variable| !readme.contains(&format!("| `{}` |", variable.name)) || !readme.contains(&row(variable)))
+        .map(|variable| variable.name.to_owned())
+        .collect();
+    complain("a variable that the README does not explain as the table does", &wrong);
+}
+
+#[test]
 fn every_environment_variable_is_in_the_readme() {
     let readme = std::fs::read_to_string(root().join("README.md")).expect("a README");
     let is_name = |word: &str| word.chars().all(|c| c.is_ascii_uppercase() || c == '_');

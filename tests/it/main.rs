@@ -7,6 +7,7 @@ mod support;
 mod access;
 mod attacks;
 mod broker;
+mod certificates;
 mod clients;
 mod compose_examples;
 mod conf;

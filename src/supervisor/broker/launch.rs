@@ -38,6 +38,7 @@ impl Broker {
             listen_pid: true,
             identity: self.identity,
             null_stdin: true,
+            stdio: None,
             no_new_privs: true,
             oom_score_adj: Some(500),
             mask: SigSet::empty(),

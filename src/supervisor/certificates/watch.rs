@@ -1,0 +1,114 @@
+//! The files of TLS listeners: whether somebody else has renewed them, and until when their certificates are good.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use super::super::machine::Millis;
+use super::{StandIns, report};
+use crate::acme::state::Seconds;
+use crate::conf::Conf;
+use crate::tls::leaf::Leaf;
+
+/// How often the files are looked at. A change counts when it is the same at two looks: whoever writes needs some time for all of them.
+const LOOK_EVERY: Millis = 5_000;
+/// A warning comes when this part of the lifetime is left.
+const WARN_PART: Seconds = 10;
+const WARN_EVERY: Seconds = 86_400;
+
+/// Device, inode, size and time of a file; `None` where there is none.
+type Stamp = Option<(u64, u64, u64, i64, i64)>;
+
+#[derive(Default)]
+pub(super) struct Watch {
+    stamps: Vec<(PathBuf, Stamp)>,
+    /// What was there at the last look, where that was something new.
+    seen: Option<Vec<Stamp>>,
+    look_at: Millis,
+    certificates: Vec<(PathBuf, Leaf)>,
+    warned_at: Option<Seconds>,
+}
+
+fn stamp(path: &Path) -> Stamp {
+    let data = std::fs::metadata(path).ok()?;
+    Some((data.dev(), data.ino(), data.size(), data.mtime(), data.mtime_nsec()))
+}
+
+impl Watch {
+    /// From here on these are the files in use.
+    pub(super) fn follow(&mut self, conf: &Conf, stand_ins: &StandIns) {
+        let mut paths = Vec::new();
+        self.certificates.clear();
+        for listener in &conf.listeners {
+            let Some((certfile, keyfile)) = listener.tls_files() else { continue };
+            let tls = &listener.tls;
+            paths.extend(
+                [Some(certfile.to_owned()), Some(keyfile.to_owned()), tls.cafile.clone(), tls.crlfile.clone()].into_iter().flatten(),
+            );
+            let certfile = stand_ins.path(certfile);
+            let leaf = crate::acme::lineage::read(&certfile).ok().and_then(|bytes| Leaf::of_chain(&bytes).ok());
+            self.certificates.extend(leaf.map(|leaf| (certfile, leaf)));
+        }
+        let mut paths: Vec<_> = paths.iter().map(|path| stand_ins.path(path)).collect();
+        paths.sort();
+        paths.dedup();
+        self.certificates.sort_by(|(a, _), (b, _)| a.cmp(b));
+        self.certificates.dedup_by(|(a, _), (b, _)| a == b);
+        self.stamps = paths.into_iter().map(|path| (path.clone(), stamp(&path))).collect();
+        self.seen = None;
+        self.warned_at = None;
+    }
+
+    /// A file that is another one now; each change is told once.
+    pub(super) fn changed(&mut self, now: Millis) -> Option<PathBuf> {
+        if self.stamps.is_empty() || now < self.look_at {
+            return None;
+        }
+        self.look_at = now + LOOK_EVERY;
+        let found: Vec<_> = self.stamps.iter().map(|(path, _)| stamp(path)).collect();
+        let first = self.stamps.iter().zip(&found).find(|((_, known), found)| known != *found).map(|((path, _), _)| path.clone())?;
+        if self.seen.as_ref() != Some(&found) {
+            self.seen = Some(found);
+            return None;
+        }
+        for ((_, known), found) in self.stamps.iter_mut().zip(found) {
+            *known = found;
+        }
+        self.seen = None;
+        Some(first)
+    }
+
+    pub(super) fn next_look(&self) -> Option<Millis> {
+        (!self.stamps.is_empty()).then_some(self.look_at)
+    }
+
+    fn expired(&self, now: Seconds) -> Vec<String> {
+        let expired = self.certificates.iter().filter(|(_, leaf)| leaf.not_after <= now);
+        expired.map(|(path, leaf)| format!("the certificate {} expired at {}", path.display(), report::time(leaf.not_after))).collect()
+    }
+
+    fn expiring(&self, now: Seconds) -> Vec<String> {
+        let soon = |leaf: &Leaf| leaf.not_after > now && leaf.not_after - now < leaf.lifetime() / WARN_PART;
+        let expiring = self.certificates.iter().filter(|(_, leaf)| soon(leaf));
+        expiring.map(|(path, leaf)| format!("the certificate {} expires at {}", path.display(), report::time(leaf.not_after))).collect()
+    }
+
+    /// Lines for the log, once a day.
+    pub(super) fn warnings(&mut self, now: Seconds) -> Vec<String> {
+        if self.warned_at.is_some_and(|at| now >= at && now - at < WARN_EVERY) {
+            return Vec::new();
+        }
+        let mut lines: Vec<_> = self.expired(now).iter().map(|text| format!("Warning: {text}; it is served all the same.")).collect();
+        lines.extend(self.expiring(now).iter().map(|text| format!("Warning: {text}.")));
+        self.warned_at = Some(now);
+        lines
+    }
+
+    /// Good, and what there is to say.
+    pub(super) fn health(&self, now: Seconds) -> (bool, String) {
+        let expired = self.expired(now);
+        if !expired.is_empty() {
+            return (false, expired.join("; "));
+        }
+        (true, self.expiring(now).join("; "))
+    }
+}
