@@ -1,7 +1,7 @@
 # The two commands: `make run` and `make test`. Both do their own set-up on a fresh Debian machine with a Rust toolchain.
 
 SHELL := /bin/sh
-.PHONY: run test soak check docker-setup bench image help
+.PHONY: run test soak crash-proof check docker-setup bench image help
 
 # The tests' own Python comes first; Debian keeps daemons outside a plain user's PATH.
 TEST_PATH := $(CURDIR)/target/python/bin:$(PATH):/usr/sbin:/sbin
@@ -10,6 +10,7 @@ help:
 	@echo 'make run     build, then supervise a broker on port 1883 with its files in ./darner-data'
 	@echo 'make test    format, lints, licences and all tests, those with Docker included'
 	@echo 'make soak    the broker in a simulated world, seed after seed, until stopped'
+	@echo 'make crash-proof   the real broker killed 1,000 times under load'
 	@echo 'make bench   darner and mosquitto side by side'
 	@echo 'make image   the container image, as darner:latest'
 
@@ -27,6 +28,9 @@ test: docker-setup check
 # SEED=n begins at seed n.
 soak:
 	@cargo test --locked --test it sim::soak -- --ignored --nocapture
+
+crash-proof:
+	@CRASHES=1000 cargo test --locked --test it crash:: -- --nocapture
 
 check:
 	@cargo fmt --check

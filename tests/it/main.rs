@@ -13,6 +13,7 @@ mod compose_examples;
 mod conf;
 mod conformance;
 mod conversation;
+mod crash;
 mod durable;
 mod health;
 mod house;
