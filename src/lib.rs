@@ -10,6 +10,8 @@
 //! | [`access`] | password file, ACL file: pure lookups over loaded bytes | files, sockets |
 //! | [`tls`] | certificates, keys and revocation lists → what a handshake is done with | sockets; files are read through [`conf::files::ReadFiles`] |
 //! | [`acme`] | certificates from a CA: what PID 1 asks, and the one-shot worker that talks to the CA | the broker; tokio but in its worker |
+//! | [`websocket`] | the upgrade to a WebSocket, and its frames | sockets |
+//! | [`proxy`] | the header that a proxy puts before a connection | sockets |
 //! | [`check`] | a configuration and the files it names, judged without running them | the broker |
 //! | [`broker`] | the machine: sessions, routing, retained, wills, `$SYS`; one instance is one shard | clock, sockets, files, tokio, randomness |
 //! | [`store`] | the seam where records of durable state leave the machine | the broker's rules |
@@ -22,7 +24,7 @@
 //! | [`os`] | the only `unsafe` and libc | everything else |
 //!
 //! Arrows (tests/it/house.rs checks them): cli → supervisor, transport, client, health, passwd, repair → check, acme, store → broker → access
-//! → conf → mqtt; tls stands beside access; `os` serves every room except broker, access, tls, conf and mqtt; `notice`, `logging` and `exit_code` are plain.
+//! → conf → mqtt; tls, websocket and proxy stand beside access; `os` serves every room except broker, access, tls, websocket, proxy, conf and mqtt; `notice`, `logging` and `exit_code` are plain.
 
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)] // .clippy.toml: no clock, files or sockets in here
 pub mod access;
@@ -42,8 +44,12 @@ pub mod notice;
 #[allow(unsafe_code)]
 pub mod os;
 pub mod passwd;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)] // .clippy.toml: no clock, files or sockets in here
+pub mod proxy;
 pub mod repair;
 pub mod store;
 pub mod supervisor;
 pub mod tls;
 pub mod transport;
+#[deny(clippy::disallowed_methods, clippy::disallowed_types)] // .clippy.toml: no clock, files or sockets in here
+pub mod websocket;

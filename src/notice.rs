@@ -35,6 +35,13 @@ notices! {
     OpeningUnixListener { path: String } Information "Opening unix listen socket on path {path}.";
     /// `reason`: "received fatal alert: UnknownCA", "it took longer than 10 seconds" …
     HandshakeFailed { peer: String, reason: String } Notice "Client connection from {peer} failed: TLS handshake: {reason}.";
+    /// `reason`: "The request asks for no upgrade to a WebSocket", "it took longer than 10 seconds" …
+    UpgradeFailed { peer: String, reason: String } Notice "Client connection from {peer} failed: WebSocket upgrade: {reason}.";
+    ProxyCorrupt {} Notice "Connection rejected, corrupt PROXY header.";
+    /// mosquitto says no more than that input was invalid.
+    ProxyCorruptBinary {} Notice "Client (null) [(null):0] disconnected: bad socket read/write: Invalid input: corrupt PROXY header.";
+    ProxyRefused { peer: String, why: &'static str } Notice "Connection from {peer} rejected, {why}.";
+    ProxyNegotiated { peer: String, version: String, cipher: String } Notice "Connection from {peer} negotiated {version} cipher {cipher}";
     LocalOnly {} Warning "Starting in local only mode. Connections will only be possible from clients running on this machine.";
     LocalOnlyHelp {} Warning "Create a configuration file which defines a listener to allow remote access.";
     LocalOnlyMore {} Warning "For more details see https://mosquitto.org/documentation/authentication-methods/";
@@ -57,6 +64,7 @@ notices! {
     /// `how`: "disconnected", "closed its connection", "has exceeded timeout, disconnecting" …
     ClientEnded { client_id: String, how: String } Notice "Client {client_id} {how}.";
     ClientRefused { client_id: String, why: &'static str } Notice "Client {client_id} disconnected, {why}.";
+    ProxiedRefused { client_id: String, peer: String } Notice "Client {client_id} [{peer}] disconnected: not authorised.";
     TakenOver { client_id: String } Notice "Client {client_id} already connected, closing old connection.";
     SessionExpired { client_id: String } Notice "Expiring client {client_id} due to timeout.";
     BrokerCommand { client_id: String, username: String, command: &'static str } Information "Broker: {client_id}/{username} | {command}";

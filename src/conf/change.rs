@@ -60,6 +60,7 @@ const GLOBAL: &[Value<Conf>] = &[
     ("sys_interval", |c| c.sys_interval_secs.to_string()),
     ("upgrade_outgoing_qos", |c| c.upgrade_outgoing_qos.to_string()),
     ("user", |c| c.user.clone()),
+    ("websockets_headers_size", |c| c.limits.websockets_headers.to_string()),
 ];
 
 const LISTENER: &[Value<Listener>] = &[
@@ -72,6 +73,7 @@ const LISTENER: &[Value<Listener>] = &[
     ("ciphers_tls1.3", |l| shown(l.tls.ciphers_tls13.as_ref())),
     ("crlfile", |l| file(l.tls.crlfile.as_deref())),
     ("disable_client_cert_date_checks", |l| l.tls.without_dates.to_string()),
+    ("enable_proxy_protocol", |l| shown(l.proxy.map(|version| version as u8 + 1))),
     ("keyfile", |l| file(l.tls.keyfile.as_deref())),
     ("max_connections", |l| shown(l.max_connections)),
     ("max_qos", |l| (l.max_qos as u8).to_string()),
@@ -79,12 +81,14 @@ const LISTENER: &[Value<Listener>] = &[
     ("max_topic_alias_broker", |l| l.max_topic_alias_broker.to_string()),
     ("mount_point", |l| shown(l.mount_point.as_ref())),
     ("protocol", |l| format!("{:?}", l.protocol).to_ascii_lowercase()),
+    ("proxy_protocol_v2_require_tls", |l| l.proxy_requires_tls.to_string()),
     ("require_certificate", |l| l.tls.require_certificate.to_string()),
     ("socket_domain", |l| format!("{:?}", l.socket_domain).to_ascii_lowercase()),
     ("tls_version", |l| shown(l.tls.version.as_ref())),
     ("use_identity_as_username", |l| (l.tls.identity == TlsIdentity::CommonName).to_string()),
     ("use_subject_as_username", |l| (l.tls.identity == TlsIdentity::Subject).to_string()),
     ("use_username_as_clientid", |l| l.use_username_as_clientid.to_string()),
+    ("websockets_origin", |l| l.websockets_origins.join(", ")),
 ];
 
 const SECURITY: &[Value<Security>] = &[

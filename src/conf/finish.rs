@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::diagnostic::{Diagnostic, Severity};
 use super::draft::{Draft, ListenerDraft, SecurityDraft};
 use super::value::LOG_TYPES;
-use super::{CommandLine, Conf, Listener, LogDestination, Protocol, SocketDomain, TlsIdentity};
+use super::{CommandLine, Conf, Listener, LogDestination, Protocol, ProxyVersion, SocketDomain, TlsIdentity};
 
 fn found(severity: Severity, at: Option<(&Path, usize)>, message: String, hint: Option<String>) -> Diagnostic {
     Diagnostic { severity, file: at.map(|(file, _)| file.to_owned()), line: at.map(|(_, line)| line), message, hint }
@@ -76,6 +76,8 @@ fn listeners(draft: &mut Draft, local_only: bool, command_line: &CommandLine, di
     same_address(&listeners, diagnostics);
     for draft in &listeners {
         tls(draft, diagnostics);
+        websockets(draft, diagnostics);
+        proxy(draft, diagnostics);
     }
     listeners
 }
@@ -94,13 +96,47 @@ fn tls(draft: &ListenerDraft, diagnostics: &mut Vec<Diagnostic>) {
     if let (Some(half), None) = (half, &draft.listener.unix_path) {
         let message = format!("The listener on {name} has {half}, and would not speak TLS.");
         diagnostics.push(found(Severity::Error, at, message, Some("Give both, or neither.".into())));
-    } else if asks_for_certificates && draft.listener.tls_files().is_none() {
+    } else if asks_for_certificates && !draft.listener.knows_certificates() {
         let message = format!("The listener on {name} has no certfile and keyfile, so nobody is asked for a certificate, as in mosquitto.");
         diagnostics.push(found(Severity::Warning, at, message, None));
     }
     if tls.version.as_deref() == Some("tlsv1.1") {
         let message = format!("tls_version tlsv1.1 is taken as tlsv1.2 on {name}: TLS 1.1 is broken, and is not offered.");
         diagnostics.push(found(Severity::Warning, at, message, None));
+    }
+}
+
+fn websockets(draft: &ListenerDraft, diagnostics: &mut Vec<Diagnostic>) {
+    let listener = &draft.listener;
+    if !listener.websockets_origins.is_empty() && listener.protocol != Protocol::Websockets {
+        let at = draft.at.as_ref().map(|(file, line)| (file.as_path(), *line));
+        let message =
+            format!("websockets_origin has no effect on the listener of port {}: it has no `protocol websockets`.", listener.port);
+        diagnostics.push(found(Severity::Warning, at, message, None));
+    }
+}
+
+/// Where the proxy does TLS, it is the proxy that knows the certificates.
+fn proxy(draft: &ListenerDraft, diagnostics: &mut Vec<Diagnostic>) {
+    let listener = &draft.listener;
+    let at = draft.at.as_ref().map(|(file, line)| (file.as_path(), *line));
+    let mut refuse = |what: &str, hint: &str| {
+        let message = format!("{what} cannot be used with `enable_proxy_protocol 2`.");
+        diagnostics.push(found(Severity::Error, at, message, Some(hint.into())));
+    };
+    if listener.proxy == Some(ProxyVersion::V2) {
+        if listener.tls.identity == TlsIdentity::Subject {
+            refuse("use_subject_as_username", "The proxy tells only the common name: see use_identity_as_username.");
+        }
+        if listener.tls.certfile.is_some() || listener.tls.keyfile.is_some() {
+            refuse("certfile and keyfile", "The proxy does TLS, and tells about it.");
+        }
+    } else if listener.proxy_requires_tls {
+        let message = format!(
+            "proxy_protocol_v2_require_tls has no effect on the listener of port {}: it has no `enable_proxy_protocol 2`.",
+            listener.port
+        );
+        diagnostics.push(found(Severity::Error, at, message, Some("Give both, or neither.".into())));
     }
 }
 
@@ -145,7 +181,7 @@ fn security(conf: &mut Conf, global: &SecurityDraft, listeners: Vec<ListenerDraf
         SecurityDraft { password_file: global.password_file.clone(), acl_file: global.acl_file.clone(), ..SecurityDraft::default() };
     for draft in listeners {
         let shared = if conf.per_listener_settings { draft.security.over(&plugins) } else { global.clone() };
-        conf.listeners.push(Listener { security: conf.security.len(), protocol: Protocol::Mqtt, ..draft.listener });
+        conf.listeners.push(Listener { security: conf.security.len(), ..draft.listener });
         conf.security.push(draft.own.over(&shared).resolve(anonymous));
     }
 }

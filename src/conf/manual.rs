@@ -19,7 +19,7 @@ const SECTIONS: &[(Scope, &str, &str)] = &[
 
 fn value(kind: &Kind) -> String {
     match kind {
-        Kind::Switch(_) | Kind::Flag => "true or false".into(),
+        Kind::Switch(_) => "true or false".into(),
         Kind::Number(range, _) if *range.start() == i64::MIN => "number".into(),
         Kind::Number(range, _) => format!("number from {} to {}", range.start(), range.end()),
         Kind::Duration(_) => "duration".into(),
@@ -40,7 +40,8 @@ fn value(kind: &Kind) -> String {
             Special::PluginLoad => "name path",
             Special::PluginUse => "name",
             Special::Port => "number from 1 to 65535",
-            Special::Protocol => "mqtt",
+            Special::Protocol => "mqtt or websockets",
+            Special::WebsocketsOrigin => "text",
             Special::SocketDomain => "ipv4 or ipv6",
         }
         .into(),

@@ -78,6 +78,28 @@ pub struct Listener {
     /// Index into `Conf::security`.
     pub security: usize,
     pub tls: Tls,
+    /// Origins of browsers that may upgrade to a WebSocket; empty means all.
+    pub websockets_origins: Vec<String>,
+    pub proxy: Option<ProxyVersion>,
+    /// Clients must have reached the proxy over TLS.
+    pub proxy_requires_tls: bool,
+}
+
+/// The PROXY protocol that a listener's connections begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyVersion {
+    V1,
+    V2,
+}
+
+impl ProxyVersion {
+    fn of(number: i64) -> Option<Self> {
+        match number {
+            1 => Some(Self::V1),
+            2 => Some(Self::V2),
+            _ => None,
+        }
+    }
 }
 
 /// How TLS is done, where `certfile` and `keyfile` ask for it.
@@ -118,6 +140,11 @@ impl Listener {
             (Some(certfile), Some(keyfile), None) => Some((certfile, keyfile)),
             _ => None,
         }
+    }
+
+    /// Whether clients may be known by their certificates: here, or at a proxy that tells about them.
+    pub fn knows_certificates(&self) -> bool {
+        self.tls_files().is_some() || self.proxy == Some(ProxyVersion::V2)
     }
 }
 
@@ -219,6 +246,8 @@ pub struct Limits {
     pub memory_bytes: Option<u64>,
     pub global_clients: Option<u32>,
     pub global_connections: Option<u32>,
+    /// Bytes of the HTTP request that opens a WebSocket.
+    pub websockets_headers: u32,
 }
 
 impl Default for Listener {
@@ -239,6 +268,9 @@ impl Default for Listener {
             accept_protocol_versions: Vec::new(),
             security: 0,
             tls: Tls::default(),
+            websockets_origins: Vec::new(),
+            proxy: None,
+            proxy_requires_tls: false,
         }
     }
 }
@@ -295,6 +327,7 @@ impl Default for Limits {
             memory_bytes: None,
             global_clients: None,
             global_connections: None,
+            websockets_headers: 4096,
         }
     }
 }

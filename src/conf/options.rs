@@ -5,9 +5,9 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use super::draft::SecurityDraft;
-use super::{Conf, Listener, TlsIdentity};
+use super::{Conf, Listener, ProxyVersion, TlsIdentity};
 use Effect::{OnReload, OnRestart};
-use Kind::{Duration, Flag, Number, Path, Special as Its, Switch, Text, Unread};
+use Kind::{Duration, Number, Path, Special as Its, Switch, Text, Unread};
 use Scope::{Bridge, Global, Plugin, Security};
 use Support::{Honoured, Ignored, Obsolete, Refused};
 
@@ -73,6 +73,7 @@ pub enum Special {
     Port,
     Protocol,
     SocketDomain,
+    WebsocketsOrigin,
 }
 
 /// How a value is written, and what it sets.
@@ -88,8 +89,6 @@ pub enum Kind {
     /// The rest of the line, trimmed: a file or folder.
     Path(Set<PathBuf>),
     Special(Special),
-    /// A switch of something that darner lacks: `false` is what darner does anyway.
-    Flag,
     /// Not looked at: ignored or refused whatever it says.
     Unread,
 }
@@ -126,7 +125,6 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 const ENGINE: &str = "OpenSSL engines";
 const PSK: &str = "TLS with pre-shared keys";
 const BRIDGES: &str = "bridges to other brokers";
-const WS_ONLY: &str = "It concerns only WebSockets listeners, which this version does not have.";
 const BRIDGE: (Kind, Effect, Support) = (Unread, OnRestart, Refused(BRIDGES));
 
 fn some(value: i64) -> Option<u64> {
@@ -246,12 +244,13 @@ pub static OPTIONS: &[Row] = &[
     tls_flag("disable_client_cert_date_checks", |l, v| l.tls.without_dates = v, "Whether client certificates that have run out, or are not valid yet, are taken (2.1)."),
     row("enable_control_api", &[], Global, Switch(Set::Conf(|c, v| c.control_api = v)), "false", OnReload, Honoured,
         "Whether the broker answers commands under $CONTROL/broker/v1: listListeners and listPlugins (2.1)."),
-    row("enable_proxy_protocol", &[], Scope::Listener, Unread, "none", OnRestart, Refused("the PROXY protocol"), "Version of the PROXY protocol that the listener expects (2.1)."),
+    row("enable_proxy_protocol", &[], Scope::Listener, Number(1..=2, Set::Listener(|l, v| l.proxy = ProxyVersion::of(v))), "none", OnRestart, Honoured,
+        "Version of the PROXY protocol that the listener expects before all else (2.1): 1 or 2. Whoever reaches the listener past the proxy may claim any address."),
     row("global_max_clients", &[], Global, Number(INT, Set::Conf(|c, v| c.limits.global_clients = some32(v))), "-1", OnReload, Honoured,
         "Most sessions at once, also of absent clients (2.1); -1 is no limit."),
     row("global_max_connections", &[], Global, Number(INT, Set::Conf(|c, v| c.limits.global_connections = some32(v))), "-1", OnReload, Honoured,
         "Most connections at once over all listeners (2.1); -1 is no limit."),
-    row("http_dir", &[], Scope::Listener, Unread, "none", OnRestart, Refused("files served over HTTP"), "Folder served to browsers on a WebSockets or HTTP listener."),
+    row("http_dir", &[], Scope::Listener, Unread, "none", OnRestart, Refused("files served over HTTP, which a web server does better beside the broker"), "Folder served to browsers on a WebSockets or HTTP listener."),
     bridge("idle_timeout", &[], "60", "Seconds of silence after which a lazy bridge disconnects."),
     row("include_dir", &[], Global, Its(Special::IncludeDir), "none", OnReload, Honoured,
         "Folder whose *.conf files are read here, in the order of their names. Only in the main file."),
@@ -329,8 +328,9 @@ pub static OPTIONS: &[Row] = &[
         Obsolete("The 'port' option is now deprecated and will be removed in a future version. Please use 'listener' instead."),
         "Port of the default listener; `listener PORT` is its successor."),
     row("protocol", &[], Scope::Listener, Its(Special::Protocol), "mqtt", OnRestart, Honoured,
-        "mqtt. WebSockets and the HTTP interface of 2.1 are refused by this version."),
-    row("proxy_protocol_v2_require_tls", &[], Scope::Listener, Flag, "false", OnRestart, Refused("the PROXY protocol"), "Whether the proxy's client must have used TLS (2.1)."),
+        "mqtt or websockets. The HTTP interface of 2.1 (http_api) is refused."),
+    row("proxy_protocol_v2_require_tls", &[], Scope::Listener, Switch(Set::Listener(|l, v| l.proxy_requires_tls = v)), "false", OnReload, Honoured,
+        "Whether the client must have reached the proxy over TLS (2.1)."),
     row("psk_file", &[], Security, Unread, "none", OnReload, Refused(PSK), "File with identities and pre-shared keys."),
     row("psk_hint", &[], Scope::Listener, Unread, "none", OnRestart, Refused(PSK), "Hint that makes the listener use pre-shared keys."),
     row("queue_qos0_messages", &[], Global, Switch(Set::Conf(|c, v| c.queue_qos0_messages = v)), "false", OnReload, Honoured,
@@ -365,9 +365,11 @@ pub static OPTIONS: &[Row] = &[
     row("user", &[], Global, Text(Set::Conf(|c, v| c.user = v)), "mosquitto", OnRestart, Honoured,
         "Account to become when started as root; `root` stays."),
     bridge("username", &["remote_username"], "none", "User name of the bridge at the other broker."),
-    row("websockets_headers_size", &[], Global, Number(0..=65535, Set::Conf(|_, _| {})), "1024", OnRestart, Ignored(WS_ONLY), "Bytes of HTTP headers that a WebSockets client may send."),
-    row("websockets_log_level", &[], Global, Unread, "0", OnReload, Ignored(WS_ONLY), "Log mask of libwebsockets."),
-    row("websockets_origin", &[], Scope::Listener, Unread, "none", OnRestart, Ignored(WS_ONLY), "Origins that may connect over WebSockets (2.1)."),
+    row("websockets_headers_size", &[], Global, Number(0..=65535, Set::Conf(|c, v| c.limits.websockets_headers = u32::try_from(v).ok().filter(|v| *v > 0).unwrap_or(c.limits.websockets_headers))), "4096", OnReload, Honoured,
+        "Bytes of HTTP headers that a WebSockets client may send; 0 is the default."),
+    row("websockets_log_level", &[], Global, Unread, "0", OnReload, Ignored("There is no libwebsockets in here; what WebSockets clients do wrong is logged as a notice."), "Log mask of libwebsockets."),
+    row("websockets_origin", &[], Scope::Listener, Its(Special::WebsocketsOrigin), "any", OnReload, Honoured,
+        "Web site whose pages may connect over WebSockets, as the browser names it: https://example.com:8080. May be repeated (2.1)."),
 ];
 
 #[cfg(test)]
@@ -401,7 +403,7 @@ mod tests {
                 Duration(set) => place(set),
                 Text(set) => place(set),
                 Path(set) => place(set),
-                Its(_) | Flag | Unread => row.scope,
+                Its(_) | Unread => row.scope,
             };
             assert_eq!(scope, row.scope, "{}", row.name);
         }

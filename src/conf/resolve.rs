@@ -138,10 +138,7 @@ impl<'a> Reader<'a> {
                 self.warning(if whole { why.to_owned() } else { format!("{} is accepted and ignored: {why}", directive.key) });
                 return Ok(());
             }
-            Support::Refused(what) => {
-                let harmless = matches!(row.kind, Kind::Flag) && !value::switch(directive.key, directive.rest)?;
-                return if harmless { Ok(()) } else { Err(refused(directive.key, what, row.scope)) };
-            }
+            Support::Refused(what) => return Err(refused(directive.key, what, row.scope)),
             Support::Honoured | Support::Later(_) => {}
         }
         self.note_default_listener(row, directive);
@@ -177,7 +174,7 @@ impl<'a> Reader<'a> {
                 }
             }
             Kind::Special(special) => return self.special(*special, row, directive),
-            Kind::Flag | Kind::Unread => {}
+            Kind::Unread => {}
         }
         Ok(())
     }
@@ -297,6 +294,7 @@ fn unknown(key: &str) -> Fault {
 
 fn out_of_range(name: &str, number: i64, range: &std::ops::RangeInclusive<i64>) -> Fault {
     match name {
+        "enable_proxy_protocol" => Fault::new("enable_proxy_protocol must be 1 or 2."),
         "max_qos" | "maximum_qos" => Fault::new("'max_qos' must be between 0 and 2 inclusive."),
         "max_inflight_messages" => Fault::new("'max_inflight_messages' must be <= 65535."),
         "max_packet_size" => Fault::new("'max_packet_size' must be >= 20."),

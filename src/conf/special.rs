@@ -1,11 +1,11 @@
 //! The options whose meaning depends on the lines around them.
 
-use super::LogDestination;
 use super::draft::ListenerDraft;
 use super::options::{Row, Scope, Special};
 use super::resolve::{Reader, refused};
 use super::syntax::Directive;
 use super::value::{self, Fault, LOG_TYPES};
+use super::{LogDestination, Protocol};
 
 impl Reader<'_> {
     pub(super) fn special(&mut self, special: Special, row: &'static Row, directive: &Directive<'_>) -> Result<(), Fault> {
@@ -41,8 +41,9 @@ impl Reader<'_> {
             Special::PluginOption => return self.plugin_option(directive),
             Special::PluginUse => return self.plugin_use(directive),
             Special::Port => return self.port(directive),
-            Special::Protocol => return protocol(directive),
+            Special::Protocol => self.listener().listener.protocol = protocol(directive)?,
             Special::SocketDomain => self.listener().listener.socket_domain = value::socket_domain(directive.rest)?,
+            Special::WebsocketsOrigin => self.listener().listener.websockets_origins.push(value::text(directive.key, directive.rest)?),
         }
         Ok(())
     }
@@ -166,12 +167,12 @@ fn needs_listener(directive: &Directive<'_>) -> Fault {
     Fault::new(format!("The '{}' option requires a listener to be defined first.", directive.key))
 }
 
-fn protocol(directive: &Directive<'_>) -> Result<(), Fault> {
+fn protocol(directive: &Directive<'_>) -> Result<Protocol, Fault> {
     match value::word(directive.key, directive.rest)? {
-        "mqtt" => Ok(()),
-        "websockets" => Err(refused("protocol websockets", "MQTT over WebSockets", Scope::Listener)),
+        "mqtt" => Ok(Protocol::Mqtt),
+        "websockets" => Ok(Protocol::Websockets),
         "http_api" => Err(refused("protocol http_api", "the HTTP interface of mosquitto 2.1", Scope::Listener)),
-        other => Err(Fault::invalid(directive.key, other).hint("Write mqtt.")),
+        other => Err(Fault::invalid(directive.key, other).hint("Write mqtt or websockets.")),
     }
 }
 

@@ -10,8 +10,8 @@ use tokio::io::Interest;
 
 use super::connections::register;
 use super::driver::{Driver, Shard};
+use super::entrance::{self, Entered};
 use super::listeners::{self, Listening};
-use super::secure;
 use crate::broker::Origin;
 use crate::logging::LogType;
 use crate::notice::Notice;
@@ -74,9 +74,10 @@ fn admit(shard: &Shard, socket: OwnedFd, origin: &Origin) {
     if let Some(peer) = peer
         && let Ok(socket) = register(socket)
     {
-        match shard.turn(|driver| driver.tls_of(origin)).flatten() {
-            None => shard.accepted(socket, origin.clone(), peer, None),
-            Some(config) => secure::begin(shard, socket, origin.clone(), peer, config),
+        let entered = Entered::new(socket, origin.clone(), peer);
+        match shard.turn(|driver| driver.steps(origin)).flatten() {
+            None => shard.accepted(entered),
+            Some(steps) => entrance::begin(shard, entered, steps),
         }
     }
 }

@@ -14,6 +14,7 @@ use super::driver::{Driver, HOLD_BYTES, Shard};
 use crate::broker::{ConnectionId, Input};
 use crate::mqtt::codec::{Decoded, decode_from_client};
 use crate::mqtt::{Packet, ProtocolVersion};
+use crate::websocket::frames::End;
 
 /// Bytes that a peer may make us hold before it has sent a CONNECT.
 const CONNECT_BYTES_MAX: u32 = 64 << 10;
@@ -25,7 +26,7 @@ const TURN_MAX: Duration = Duration::from_millis(20);
 const CLOCK_EVERY: u32 = 16;
 
 /// What was read and is not a whole packet yet.
-struct Incoming {
+pub(super) struct Incoming {
     tail: Vec<u8>,
     /// Bytes that the packet in `tail` has in all, as far as known.
     needed: usize,
@@ -35,6 +36,24 @@ struct Incoming {
     /// Its packets took so long that others have their turn before the rest of `tail`.
     interrupted: bool,
     is_secure: bool,
+    is_websocket: bool,
+    /// The peer's last frame was read; what came before it is still to be done.
+    end: Option<End>,
+}
+
+impl Incoming {
+    pub(super) fn new(is_secure: bool, is_websocket: bool) -> Self {
+        Self {
+            tail: Vec::new(),
+            needed: 0,
+            version: ProtocolVersion::V5,
+            connected: false,
+            interrupted: false,
+            is_secure,
+            is_websocket,
+            end: None,
+        }
+    }
 }
 
 /// What the task does next.
@@ -54,11 +73,17 @@ enum Next {
     End,
 }
 
-pub(super) async fn serve(shard: Shard, id: ConnectionId, socket: Rc<Socket>, is_secure: bool) {
-    let mut incoming =
-        Incoming { tail: Vec::new(), needed: 0, version: ProtocolVersion::V5, connected: false, interrupted: false, is_secure };
+/// `early` was read before its time.
+pub(super) async fn serve(shard: Shard, id: ConnectionId, socket: Rc<Socket>, mut incoming: Incoming, early: Vec<u8>) {
     // The handshake may have read the first packet with it.
-    let mut next = if is_secure { Next::Again } else { Next::Read };
+    let mut next = if incoming.is_secure { Next::Again } else { Next::Read };
+    if !early.is_empty() {
+        match shard.turn(|driver| driver.early(id, early, &mut incoming)) {
+            Some(Next::Read) => {}
+            Some(then) => next = then,
+            None => return,
+        }
+    }
     loop {
         let turn = match next {
             Next::Read => {
@@ -146,6 +171,8 @@ impl Driver {
                 return Next::End;
             }
         };
+        let brought = count;
+        let count = if incoming.is_websocket { self.take_frames(id, &mut scratch[start..start + count], incoming) } else { count };
         let next = if start == held {
             incoming.tail = Vec::new();
             let used = self.packets(id, &scratch[..held + count], incoming);
@@ -153,9 +180,35 @@ impl Driver {
             self.after(id, incoming)
         } else {
             incoming.tail.extend_from_slice(&scratch[..count]);
-            if incoming.tail.len() < incoming.needed { Next::Read } else { self.resume(id, incoming) }
+            if incoming.tail.len() < incoming.needed { self.after(id, incoming) } else { self.resume(id, incoming) }
         };
-        if matches!(next, Next::Read) && (count == full || more) { Next::Again } else { next }
+        if matches!(next, Next::Read) && (brought == full || more) { Next::Again } else { next }
+    }
+
+    /// Takes the frames off what a WebSocket brought: how many bytes are left at the start, and whether that was the end.
+    fn unframe(&mut self, id: ConnectionId, bytes: &mut [u8]) -> (usize, Option<End>) {
+        let Some(connection) = self.connections.get_mut(id) else { return (0, None) };
+        let Some(websocket) = &mut connection.websocket else { return (bytes.len(), None) };
+        let mut answers = Vec::new();
+        let unframed = websocket.unframe(bytes, &mut answers);
+        if !answers.is_empty() && !connection.closing {
+            connection.outgoing.append(&mut self.spares, |bytes| bytes.append(&mut answers));
+            self.flush_soon(id);
+        }
+        unframed
+    }
+
+    fn take_frames(&mut self, id: ConnectionId, bytes: &mut [u8], incoming: &mut Incoming) -> usize {
+        let (count, end) = self.unframe(id, bytes);
+        incoming.end = incoming.end.take().or(end);
+        count
+    }
+
+    fn early(&mut self, id: ConnectionId, mut bytes: Vec<u8>, incoming: &mut Incoming) -> Next {
+        let count = self.take_frames(id, &mut bytes, incoming);
+        bytes.truncate(count);
+        incoming.tail = bytes;
+        self.resume(id, incoming)
     }
 
     /// Goes on with bytes that were read before.
@@ -180,6 +233,16 @@ impl Driver {
             None if connection.outgoing.len() > HOLD_BYTES => Next::Held,
             None if self.keeping.is_behind() => Next::Behind(Rc::clone(&self.keeping.went_on)),
             None if incoming.interrupted => Next::Rest,
+            None if incoming.end.is_some() => {
+                self.perform();
+                self.flush(id);
+                let error = match &incoming.end {
+                    Some(End::Violation { what, .. }) => Some(format!("WebSocket: {what}")),
+                    _ => None,
+                };
+                self.lost(id, error);
+                Next::End
+            }
             None if connection.tls.as_ref().is_some_and(|tls| tls.pending) => Next::Again,
             None => Next::Read,
         }

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use super::outgoing::Outgoing;
 use super::secure::Tls;
 use crate::broker::{ConnectionId, Origin};
+use crate::websocket::frames::Frames;
 
 pub(super) type Socket = AsyncFd<OwnedFd>;
 
@@ -25,6 +26,7 @@ pub(super) struct Connection {
     pub(super) origin: Origin,
     pub(super) outgoing: Outgoing,
     pub(super) tls: Option<Box<Tls>>,
+    pub(super) websocket: Option<Box<Frames>>,
     /// In the list of those to flush at the end of this turn.
     pub(super) dirty: bool,
     /// The socket is full, and a task waits until it is not.
@@ -52,7 +54,13 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    pub(super) fn insert(&mut self, socket: Rc<Socket>, origin: Origin, tls: Option<Box<Tls>>) -> ConnectionId {
+    pub(super) fn insert(
+        &mut self,
+        socket: Rc<Socket>,
+        origin: Origin,
+        tls: Option<Box<Tls>>,
+        websocket: Option<Box<Frames>>,
+    ) -> ConnectionId {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             self.slots.len() as u32 - 1
@@ -65,6 +73,7 @@ impl Connections {
             origin,
             outgoing: Outgoing::default(),
             tls,
+            websocket,
             dirty: false,
             blocked: false,
             congested: false,

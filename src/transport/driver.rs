@@ -1,6 +1,6 @@
 //! Where the machine and the sockets meet: inputs go in one at a time, effects are performed in their order.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::Shutdown;
 use std::panic::AssertUnwindSafe;
@@ -11,19 +11,21 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
+use super::connection::{self, Incoming};
 use super::connections::{Connections, Socket};
+use super::entrance::{Entered, Entrance};
 use super::keeping::Keeping;
 use super::log_lines::LogLines;
 use super::login::Logins;
 use super::outgoing::Spares;
-use super::secure::Tls;
-use super::{connection, password_check};
-use crate::broker::{Broker, ConnectionId, Effect, Input, Origin, Outbox, Settings, Time};
+use super::password_check;
+use crate::broker::{Broker, ConnectionId, Effect, Input, Outbox, Settings, Time};
 use crate::logging::{LogType, Logger};
 use crate::mqtt::PacketId;
 use crate::notice::Notice;
 use crate::store::Store;
 use crate::tls::Servers;
+use crate::websocket::frames;
 
 /// Bytes read at once, and the most that one connection may bring before others have their turn.
 pub(super) const SCRATCH_BYTES: usize = 64 << 10;
@@ -62,15 +64,14 @@ pub(super) struct Driver {
     pub(super) settings: Settings,
     /// For each listener.
     pub(super) tls: Servers,
-    /// Handshakes under way.
-    pub(super) handshakes: Rc<Cell<usize>>,
+    pub(super) entrance: Entrance,
     pub(super) logger: Arc<Logger>,
     pub(super) connections: Connections,
     pub(super) logins: Logins,
     pub(super) scratch: Vec<u8>,
     pub(super) outbox: Outbox,
     pub(super) keeping: Keeping,
-    spares: Spares,
+    pub(super) spares: Spares,
     pub(super) dirty: Vec<ConnectionId>,
     flusher: Option<Waker>,
     flusher_woken: bool,
@@ -97,7 +98,7 @@ impl Driver {
             broker,
             settings,
             tls,
-            handshakes: Rc::default(),
+            entrance: Entrance::default(),
             connections: Connections::default(),
             logins: Logins::new(key),
             scratch: vec![0; SCRATCH_BYTES],
@@ -190,6 +191,9 @@ impl Driver {
     fn send(&mut self, id: ConnectionId, packet: &[u8], packet_id: Option<(u32, PacketId)>) {
         let Some(connection) = self.connections.get_mut(id).filter(|connection| !connection.closing) else { return };
         let patch = packet_id.map(|(offset, id)| (offset, id.get().to_be_bytes()));
+        if connection.websocket.is_some() {
+            connection.outgoing.append(&mut self.spares, |bytes| frames::message(packet.len(), bytes));
+        }
         connection.outgoing.push(packet, patch, &mut self.spares);
         let waiting = connection.outgoing.len();
         if !connection.dirty && !connection.blocked {
@@ -206,9 +210,15 @@ impl Driver {
 
     /// What TLS itself has to say after a read.
     pub(super) fn answer_tls(&mut self, id: ConnectionId) {
+        let wants = self.connections.get_mut(id).and_then(|connection| connection.tls.as_ref()).is_some_and(|tls| tls.wants_write());
+        if wants {
+            self.flush_soon(id);
+        }
+    }
+
+    pub(super) fn flush_soon(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let wants = connection.tls.as_ref().is_some_and(|tls| tls.wants_write());
-        if wants && !connection.dirty && !connection.blocked {
+        if !connection.dirty && !connection.blocked {
             connection.dirty = true;
             self.dirty.push(id);
         }
@@ -218,10 +228,7 @@ impl Driver {
     fn when_drained(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id).filter(|connection| !connection.closing) else { return };
         connection.congested = true;
-        if !connection.dirty && !connection.blocked {
-            connection.dirty = true;
-            self.dirty.push(id);
-        }
+        self.flush_soon(id);
     }
 
     /// Writes what the socket takes, and arranges for the rest.
@@ -280,6 +287,9 @@ impl Driver {
         let Some(connection) = self.connections.close(id) else { return };
         if let Some(waiting) = connection.authenticating.take() {
             waiting.notify_one();
+        }
+        if connection.websocket.is_some() {
+            connection.outgoing.append(&mut self.spares, |bytes| frames::goodbye(frames::NORMAL, bytes));
         }
         self.closing.push_back((deadline, id));
         let blocked = connection.blocked;
@@ -396,19 +406,19 @@ impl Shard {
         }
     }
 
-    /// A new socket; with TLS, what the handshake made, and the client's name in its certificate.
-    pub(super) fn accepted(&self, socket: Socket, origin: Origin, peer: String, secured: Option<(Box<Tls>, Option<String>)>) {
+    /// A connection whose packets come next.
+    pub(super) fn accepted(&self, entered: Entered) {
+        let Entered { socket, origin, peer, tls, websocket, certificate_user, early } = entered;
         let socket = Rc::new(socket);
         let kept = Rc::clone(&socket);
-        let is_secure = secured.is_some();
-        let (tls, certificate_user) = secured.map_or((None, None), |(tls, name)| (Some(tls), name));
+        let incoming = Incoming::new(tls.is_some(), websocket.is_some());
         let id = self.turn(move |driver| {
-            let connection = driver.connections.insert(kept, origin.clone(), tls);
+            let connection = driver.connections.insert(kept, origin.clone(), tls, websocket);
             driver.input(Input::Opened { connection, origin, peer, certificate_user });
             connection
         });
         if let Some(id) = id {
-            tokio::task::spawn_local(connection::serve(self.clone(), id, socket, is_secure));
+            tokio::task::spawn_local(connection::serve(self.clone(), id, socket, incoming, early));
         }
     }
 

@@ -5,6 +5,7 @@ mod command_line;
 mod connection;
 mod connections;
 mod driver;
+mod entrance;
 mod keeping;
 mod key_log;
 mod listeners;

@@ -87,17 +87,24 @@ impl Outgoing {
 
     /// Appends a packet; `patch` overwrites two bytes at an offset from its start.
     pub(super) fn push(&mut self, packet: &[u8], patch: Option<(u32, [u8; 2])>, spares: &mut Spares) {
+        self.append(spares, |bytes| {
+            let start = bytes.len();
+            bytes.extend_from_slice(packet);
+            if let Some((offset, value)) = patch {
+                let at = start + offset as usize;
+                if let Some(target) = bytes.get_mut(at..at + 2) {
+                    target.copy_from_slice(&value);
+                }
+            }
+        });
+    }
+
+    /// Lets `write` append to what waits.
+    pub(super) fn append(&mut self, spares: &mut Spares, write: impl FnOnce(&mut Vec<u8>)) {
         if self.bytes.capacity() == 0 {
             self.bytes = spares.take();
         }
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(packet);
-        if let Some((offset, value)) = patch {
-            let at = start + offset as usize;
-            if let Some(target) = self.bytes.get_mut(at..at + 2) {
-                target.copy_from_slice(&value);
-            }
-        }
+        write(&mut self.bytes);
     }
 
     /// Writes what the socket takes; true when all is written.

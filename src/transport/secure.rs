@@ -1,25 +1,15 @@
 //! TLS between a connection's socket and its packets. Nothing here runs for a connection without it.
 
-use std::cell::Cell;
 use std::io::{self, Read as _, Write as _};
-use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use rustls::{ServerConfig, ServerConnection};
 
 use super::connection::read;
 use super::connections::Socket;
-use super::driver::{Driver, Shard};
 use super::outgoing::send_some;
-use crate::broker::Origin;
-use crate::notice::Notice;
-use crate::tls;
 
-/// A handshake that takes longer is given up.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Handshakes under way at once: each costs a descriptor and some 20 KiB of a stranger's choosing.
-const HANDSHAKES_MAX: usize = 500;
 /// Reads from the socket in one turn: records may be empty, so that bytes for the reader are no measure.
 const READS_MAX: usize = 64;
 
@@ -53,7 +43,7 @@ impl io::Write for Writer<'_> {
 }
 
 impl Tls {
-    fn new(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
+    pub(super) fn new(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
         Ok(Self { session: ServerConnection::new(config)?, pending: false, failure: None, said_goodbye: false })
     }
 
@@ -99,6 +89,11 @@ impl Tls {
         ended
     }
 
+    /// The certificates that the client has shown.
+    pub(super) fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.session.peer_certificates()
+    }
+
     pub(super) fn wants_write(&self) -> bool {
         self.session.wants_write()
     }
@@ -133,7 +128,7 @@ impl Tls {
         true
     }
 
-    async fn handshake(&mut self, socket: &Socket) -> io::Result<()> {
+    pub(super) async fn handshake(&mut self, socket: &Socket) -> io::Result<()> {
         loop {
             while !self.write_out(socket)? {
                 drop(socket.writable().await?);
@@ -158,63 +153,4 @@ impl Tls {
             tokio::task::yield_now().await;
         }
     }
-}
-
-/// One of [`HANDSHAKES_MAX`], given back when dropped.
-struct Place(Rc<Cell<usize>>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
-    }
-}
-
-impl Driver {
-    /// What a handshake on this listener is done with; `None` without TLS.
-    pub(super) fn tls_of(&self, origin: &Origin) -> Option<Arc<ServerConfig>> {
-        match origin {
-            Origin::Listener(index) => self.tls.get(*index)?.clone(),
-            Origin::Private => None,
-        }
-    }
-
-    fn place(&self) -> Option<Place> {
-        let taken = self.handshakes.get();
-        (taken < HANDSHAKES_MAX).then(|| {
-            self.handshakes.set(taken + 1);
-            Place(Rc::clone(&self.handshakes))
-        })
-    }
-}
-
-/// Starts the handshake of a new socket in a task of its own.
-pub(super) fn begin(shard: &Shard, socket: Socket, origin: Origin, peer: String, config: Arc<ServerConfig>) {
-    let place = shard.turn(|driver| driver.place()).flatten();
-    let (Some(place), Ok(session)) = (place, Tls::new(config)) else {
-        return shard.notice(&Notice::HandshakeFailed { peer, reason: "too many others are under way".into() });
-    };
-    tokio::task::spawn_local(shake_hands(shard.clone(), socket, origin, peer, Box::new(session), place));
-}
-
-async fn shake_hands(shard: Shard, socket: Socket, origin: Origin, peer: String, mut session: Box<Tls>, place: Place) {
-    let result = tokio::time::timeout(HANDSHAKE, session.handshake(&socket)).await;
-    drop(place);
-    let reason = match result {
-        Ok(Ok(())) => {
-            // The listener may have filled up meanwhile.
-            let name = shard.turn(|driver| {
-                driver.may_enter(socket.get_ref(), &origin)?;
-                let Origin::Listener(index) = origin else { return None };
-                let conf = driver.settings.conf.listeners.get(index)?;
-                Some(tls::certificate_user(&conf.tls, session.session.peer_certificates()))
-            });
-            if let Some(name) = name.flatten() {
-                shard.accepted(socket, origin, peer, Some((session, name)));
-            }
-            return;
-        }
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("it took longer than {} seconds", HANDSHAKE.as_secs()),
-    };
-    shard.notice(&Notice::HandshakeFailed { peer, reason });
 }

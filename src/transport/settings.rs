@@ -75,7 +75,10 @@ impl Source {
 /// Whether both configurations listen on the same sockets; only then one can take over from the other.
 pub(super) fn same_listeners(old: &Conf, new: &Conf) -> bool {
     fn place(listener: &Listener) -> impl PartialEq + '_ {
-        ((listener.port, &listener.host, &listener.unix_path), (&listener.bind_interface, listener.socket_domain, listener.protocol))
+        (
+            (listener.port, &listener.host, &listener.unix_path),
+            (&listener.bind_interface, listener.socket_domain, listener.protocol, listener.proxy),
+        )
     }
     old.listeners.len() == new.listeners.len() && old.listeners.iter().zip(&new.listeners).all(|(old, new)| place(old) == place(new))
 }

@@ -9,7 +9,7 @@ const LAYERS: &[&[&str]] = &[
     &["check", "acme"],
     &["store"],
     &["broker"],
-    &["access", "tls"],
+    &["access", "tls", "websocket", "proxy"],
     &["conf"],
     &["mqtt"],
 ];
@@ -27,7 +27,7 @@ const BESIDE: &[(&str, &str, &str)] = &[
 const PLAIN: &[&str] = &["notice", "logging", "exit_code"];
 
 /// `os` serves every room but these: they are pure.
-const WITHOUT_OS: &[&str] = &["broker", "access", "tls", "conf", "mqtt"];
+const WITHOUT_OS: &[&str] = &["broker", "access", "tls", "websocket", "proxy", "conf", "mqtt"];
 
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;

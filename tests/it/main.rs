@@ -29,3 +29,4 @@ mod shards;
 mod sim;
 mod supervisor;
 mod tls;
+mod websocket;

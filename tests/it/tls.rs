@@ -15,7 +15,7 @@ use crate::support::peer::debian;
 use crate::support::process::{Broker, Folder, darner, free_port, run, wait_until};
 
 /// A certificate authority whose files lie in the folder of a test.
-struct Authority {
+pub struct Authority {
     name: &'static str,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -75,7 +75,7 @@ impl Authority {
 
 const LISTENER: &str = "listener {port} 127.0.0.1\ncertfile {folder}/server.crt\nkeyfile {folder}/server.key\n";
 
-fn folder() -> (Folder, Authority) {
+pub fn folder() -> (Folder, Authority) {
     let folder = Folder::new("tls");
     let authority = Authority::new(&folder, "ca");
     authority.sign(&folder, "server", Some("localhost"), 1);

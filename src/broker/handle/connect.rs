@@ -15,7 +15,7 @@ use super::super::session::{NEVER, Session};
 use super::super::will::Will;
 use super::super::wire::Wire;
 use super::super::{Broker, CONNECT_TIMEOUT_MS, reply};
-use crate::conf::{Listener, TlsIdentity};
+use crate::conf::{Listener, ProxyVersion, TlsIdentity};
 use crate::mqtt::{Connack, Connect, Packet, Properties, Property, ProtocolVersion, Qos, ReasonCode, topic_name};
 use crate::notice::Notice;
 
@@ -143,12 +143,18 @@ impl Broker {
     fn take_certificate_user(&self, id: ConnectionId, connect: &mut Connect) -> Result<bool, ReasonCode> {
         let Some(connection) = self.connection(id) else { return Ok(false) };
         let listener = self.listener(&connection.origin);
-        if !listener.is_some_and(|listener| listener.tls_files().is_some() && listener.tls.identity != TlsIdentity::Client) {
+        if !listener.is_some_and(|listener| listener.knows_certificates() && listener.tls.identity != TlsIdentity::Client) {
             return Ok(false);
         }
         connect.username = Some(connection.certificate_user.as_deref().ok_or(ReasonCode::BadUserNameOrPassword)?.into());
         connect.password = None;
         Ok(true)
+    }
+
+    /// Whether it is the proxy that says who the client is.
+    fn is_named_by_proxy(&self, connection: &Connection) -> bool {
+        let listener = self.listener(&connection.origin);
+        listener.is_some_and(|listener| listener.proxy == Some(ProxyVersion::V2) && listener.tls.identity != TlsIdentity::Client)
     }
 
     /// (index of the security settings, trusted)
@@ -251,7 +257,12 @@ impl Broker {
         reply::refuse(id, connect.version, reason, out);
         if self.settings.conf.connection_messages && self.connection(id).is_some_and(|connection| connection.origin != Origin::Private) {
             let why = if reason == ReasonCode::NotAuthorized { "not authorised" } else { reason.text() };
-            out.note(Notice::ClientRefused { client_id: connect.client_id.clone(), why });
+            let client_id = connect.client_id.clone();
+            // Only mosquitto 2.1 knows proxies, and names the client so.
+            out.note(match self.connection(id).filter(|connection| self.is_named_by_proxy(connection)) {
+                Some(connection) => Notice::ProxiedRefused { client_id, peer: connection.peer.to_string() },
+                None => Notice::ClientRefused { client_id, why },
+            });
         }
         self.forget_connection(id);
         out.close(id);
