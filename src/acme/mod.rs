@@ -5,6 +5,7 @@ pub mod lineage;
 pub mod schedule;
 pub mod settings;
 pub mod state;
+#[allow(clippy::unnecessary_box_returns)] // its error is large, and every function there may return it
 mod worker;
 
 pub use worker::command;

@@ -5,6 +5,7 @@
 mod support;
 
 mod access;
+mod acme_worker;
 mod attacks;
 mod broker;
 mod certificates;

@@ -8,7 +8,7 @@ what=${1:?run or test}
 needed="cc:gcc"
 if [ "$what" = test ]; then
     needed="$needed dockerd:docker.io docker:docker.io docker-compose:docker-compose iptables:iptables debootstrap:debootstrap \
-mosquitto:mosquitto mosquitto_pub:mosquitto-clients setpriv:util-linux ps:procps"
+mosquitto:mosquitto mosquitto_pub:mosquitto-clients pebble:pebble pebble-challtestsrv:pebble setpriv:util-linux ps:procps"
 fi
 PATH=$PATH:/usr/sbin:/sbin
 

@@ -1,16 +1,40 @@
 //! `darner acme`: one attempt to get a certificate, as a process of its own that PID 1 starts without privileges.
 
+mod account;
+mod certificate_key;
+mod dns_01;
+mod fault;
+mod http_01;
+mod http_client;
+mod jws;
+mod order;
+mod renewal_info;
+mod storage;
+
 use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
+use std::sync::PoisonError;
+use std::time::Duration;
 
-use super::exchange::{Failure, LINE_MAX, Report, Request, Step};
+use super::exchange::{Challenge, LINE_MAX, Mode, Report, Request, Step};
 use crate::exit_code::ExitCode;
+use fault::{Fault, fault};
+use http_client::Client;
+
+/// Without `deadline_secs`.
+const DEADLINE_SECS: u64 = 600;
+
+struct Attempt {
+    request: Request,
+    client: Client,
+    answers: http_01::Answers,
+}
 
 /// Reads a [`Request`] from stdin and writes [`Report`]s to stdout.
 pub fn command(_: &[OsString]) -> ExitCode {
     let outcome = match read_request() {
-        Ok(_) => failed("this build cannot talk to a CA yet"),
-        Err(reason) => failed(&reason),
+        Ok(request) => run(request).unwrap_or_else(|fault| Report::Failed(*fault)),
+        Err(reason) => Report::Failed(*fault(Step::Request, reason)),
     };
     let succeeded = !matches!(outcome, Report::Failed(_));
     say(&outcome);
@@ -23,21 +47,67 @@ fn read_request() -> Result<Request, String> {
     serde_json::from_str(&text).map_err(|error| format!("darner acme takes a request from PID 1, and this is none: {error}"))
 }
 
+fn run(request: Request) -> Result<Report, Fault> {
+    check(&request)?;
+    let client = Client::new(request.ca_file.as_deref()).map_err(|reason| fault(Step::Request, reason))?;
+    let seconds = if request.deadline_secs == 0 { DEADLINE_SECS } else { request.deadline_secs };
+    let attempt = Attempt { request, client, answers: http_01::Answers::default() };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| fault(Step::Request, format!("the worker cannot start: {error}")))?;
+    let result = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(seconds), attempt.run()).await });
+    result.unwrap_or_else(|_| {
+        Err(fault(Step::Deadline, format!("the CA was not done within {seconds} seconds; the order goes on at the next try")))
+    })
+}
+
+/// What no CA needs to be asked for.
+fn check(request: &Request) -> Result<(), Fault> {
+    let bad = |reason: &str| Err(fault(Step::Request, reason));
+    let is_name = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    if request.lineage.is_empty() || request.lineage.starts_with('.') || !request.lineage.chars().all(is_name) {
+        return bad("the lineage's name must be letters, digits, '.', '-' and '_'");
+    }
+    if request.mode == Mode::RenewalInfo {
+        return Ok(());
+    }
+    if request.domains.is_empty() {
+        return bad("no domain is named (DOMAIN)");
+    }
+    let wild = request.domains.iter().any(|name| name.starts_with("*."));
+    match request.challenge {
+        Challenge::Dns01 if request.dns_hook.is_none() => bad("dns-01 needs a command that changes the DNS zone"),
+        Challenge::Http01 if wild => bad("a name with a * needs dns-01"),
+        Challenge::TlsAlpn01 => bad("tls-alpn-01 is not supported by this version: use http-01 or dns-01"),
+        _ => Ok(()),
+    }
+}
+
+impl Attempt {
+    async fn run(&self) -> Result<Report, Fault> {
+        if self.request.mode == Mode::RenewalInfo {
+            return self.renewal_info().await.map(Report::RenewalInfo);
+        }
+        let _lock = storage::prepare(&self.request.work_dir).map_err(|reason| fault(Step::Storage, reason))?;
+        if let Some(issued) = self.waiting() {
+            return Ok(Report::Issued(issued));
+        }
+        if self.request.challenge == Challenge::Http01 {
+            http_01::serve(&self.answers).map_err(|reason| fault(Step::Request, reason))?;
+        }
+        let directory = account::directory(&self.client, &self.request).await?;
+        self.issue(&directory).await.map(Report::Issued)
+    }
+
+    /// From now on the CA finds its token here.
+    fn offer(&self, token: &str, answer: &str) {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).insert(token.to_owned(), answer.to_owned());
+    }
+}
+
 fn say(report: &Report) {
     if let Ok(line) = serde_json::to_string(report) {
         let _ = writeln!(std::io::stdout(), "{line}");
     }
-}
-
-fn failed(text: &str) -> Report {
-    Report::Failed(Failure {
-        step: Step::Request,
-        problem: None,
-        status: None,
-        text: text.to_owned(),
-        retry_after_secs: None,
-        identifiers: Vec::new(),
-        is_clock_error: false,
-        counted: false,
-    })
 }

@@ -1,0 +1,149 @@
+//! A CA for one test: Pebble and its name server, on ports of their own.
+
+use std::os::fd::AsRawFd as _;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::process::{Folder, darner, free_port};
+
+pub struct Pebble {
+    pub folder: Folder,
+    port: u16,
+    http_port: u16,
+    dns_management: u16,
+    configuration: Value,
+    children: Vec<Child>,
+}
+
+impl Pebble {
+    /// `more` is merged into Pebble's configuration; `environment` are its knobs.
+    pub fn start(more: &Value, environment: &[(&str, &str)]) -> Self {
+        let folder = Folder::new("pebble");
+        let authority = rcgen::KeyPair::generate().expect("a key");
+        let mut params = rcgen::CertificateParams::new(vec![]).expect("parameters");
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let root = params.self_signed(&authority).expect("a root");
+        let issuer = rcgen::Issuer::new(params, authority);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let server = rcgen::CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).expect("parameters");
+        let server = server.signed_by(&key, &issuer).expect("a certificate");
+        folder.write("ca.pem", root.pem());
+        let certificate = folder.write("server.pem", server.pem());
+        let private_key = folder.write("server.key", key.serialize_pem());
+        let (port, http_port) = (free_port(), free_port());
+        let mut configuration = json!({
+            "listenAddress": format!("127.0.0.1:{port}"), "managementListenAddress": format!("127.0.0.1:{}", free_port()),
+            "certificate": certificate, "privateKey": private_key, "httpPort": http_port, "tlsPort": free_port(),
+            "ocspResponderURL": "", "externalAccountBindingRequired": false, "certificateValidityPeriod": 7776000,
+        });
+        for (name, value) in more.as_object().expect("an object") {
+            configuration[name] = value.clone();
+        }
+        let dns = free_port();
+        let mut pebble = Self { folder, port, http_port, dns_management: free_port(), configuration, children: Vec::new() };
+        let mut names = Command::new("pebble-challtestsrv");
+        names.arg("-management").arg(format!("127.0.0.1:{}", pebble.dns_management));
+        names.arg("-dns01").arg(format!("127.0.0.1:{dns}"));
+        names.args(["-defaultIPv4", "127.0.0.1", "-defaultIPv6", "", "-http01", "", "-https01", "", "-tlsalpn01", ""]);
+        pebble.spawn(names);
+        let conf = pebble.folder.write("pebble.json", json!({ "pebble": pebble.configuration }).to_string());
+        let mut server = Command::new("pebble");
+        server.arg("-config").arg(conf).arg("-dnsserver").arg(format!("127.0.0.1:{dns}")).arg("-strict=true");
+        server.envs([("PEBBLE_VA_NOSLEEP", "1"), ("PEBBLE_WFE_NONCEREJECT", "0"), ("PEBBLE_AUTHZREUSE", "0")]);
+        server.envs(environment.iter().copied());
+        pebble.spawn(server);
+        // Pebble makes its roots first.
+        let end = Instant::now() + Duration::from_secs(60);
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < end, "Pebble does not listen: {}", pebble.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        pebble
+    }
+
+    fn spawn(&mut self, mut command: Command) {
+        let name = format!("log-{}", self.children.len());
+        let log = std::fs::File::create(self.folder.path().join(name)).expect("a log");
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log).spawn();
+        self.children.push(child.expect("pebble and pebble-challtestsrv are installed by tests/setup/packages.sh"));
+    }
+
+    /// What Pebble wrote.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log-1")).unwrap_or_default()
+    }
+
+    pub fn count(&self, what: &str) -> usize {
+        self.log().matches(what).count()
+    }
+
+    pub fn request(&self, more: &Value) -> Value {
+        let mut request = json!({
+            "lineage": "test", "domains": ["a.test", "b.test"], "directory": format!("https://localhost:{}/dir", self.port),
+            "ca_file": self.folder.path().join("ca.pem"), "work_dir": self.folder.path().join("work"), "deadline_secs": 60,
+        });
+        for (name, value) in more.as_object().expect("an object") {
+            request[name] = value.clone();
+        }
+        request
+    }
+
+    /// A hook that gives the name server its records.
+    pub fn hook(&self) -> String {
+        let script = format!(
+            "case $1 in add) path=set-txt;; *) path=clear-txt;; esac\n\
+             body=\"{{\\\"host\\\":\\\"$2.\\\",\\\"value\\\":\\\"$3\\\"}}\"\n\
+             exec 3<>/dev/tcp/127.0.0.1/{}\n\
+             printf 'POST /%s HTTP/1.0\\r\\nContent-Length: %s\\r\\n\\r\\n%s' $path ${{#body}} \"$body\" >&3\ncat <&3 >/dev/null\n",
+            self.dns_management
+        );
+        format!("bash {}", self.folder.write("hook", script).display())
+    }
+
+    /// A worker with the http-01 socket; its outcome, all reports before it, and whether it ended well.
+    pub fn work(&self, request: &Value) -> Value {
+        Self::reports(self.start_worker(request)).pop().expect("an outcome")
+    }
+
+    pub fn start_worker(&self, request: &Value) -> Child {
+        let end = Instant::now() + Duration::from_secs(10);
+        let socket = loop {
+            match std::net::TcpListener::bind(("127.0.0.1", self.http_port)) {
+                Ok(socket) => break socket,
+                Err(error) => assert!(Instant::now() < end, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        nix::fcntl::fcntl(&socket, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).expect("an open socket");
+        let input = self.folder.write("request.json", request.to_string());
+        Command::new("bash")
+            .arg("-c")
+            .arg(format!(
+                "exec 3<&{}; LISTEN_FDS=1 LISTEN_FDNAMES=http-01 LISTEN_PID=$$ exec {} acme",
+                socket.as_raw_fd(),
+                darner().display()
+            ))
+            .stdin(std::fs::File::open(input).expect("the request"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("the worker starts")
+    }
+
+    pub fn reports(child: Child) -> Vec<Value> {
+        let output = child.wait_with_output().expect("the worker ends");
+        let text = String::from_utf8(output.stdout).expect("text");
+        text.lines().map(|line| serde_json::from_str(line).expect("a report")).collect()
+    }
+}
+
+impl Drop for Pebble {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
