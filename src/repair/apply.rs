@@ -34,7 +34,7 @@ pub(super) struct Repair<'r> {
     changes: usize,
     actions: Vec<String>,
     problems: Vec<String>,
-    substitutes: BTreeMap<PathBuf, Vec<u8>>,
+    pub(super) substitutes: BTreeMap<PathBuf, Vec<u8>>,
 }
 
 impl<'r> Repair<'r> {
@@ -131,7 +131,7 @@ impl<'r> Repair<'r> {
         }
     }
 
-    fn make_file(&mut self, path: &Path, file: &NewFile<'_>) -> io::Result<()> {
+    pub(super) fn make_file(&mut self, path: &Path, file: &NewFile<'_>) -> io::Result<()> {
         let place = self.anchor.locate(path)?;
         // Where the links lead, if there were any to follow.
         if let Some(folder) = place.relative.parent().map(|folder| place.whole(folder)) {

@@ -4,6 +4,7 @@
 //! tree, `defaults` is the table of what is put back. Whatever is wrong with a volume, a repair ends with a [`Report`].
 
 mod apply;
+mod certificates;
 mod command;
 pub mod defaults;
 mod failure;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use crate::conf::files::Generation;
 use crate::conf::{Conf, LogDestination};
+pub use certificates::TlsFiles;
 pub use command::command;
 
 /// What to repair.
@@ -48,6 +50,7 @@ pub struct Named {
     pub log_files: Vec<PathBuf>,
     pub pid_file: Option<PathBuf>,
     pub sockets: Vec<PathBuf>,
+    pub tls: Vec<TlsFiles>,
 }
 
 impl Named {
@@ -68,6 +71,7 @@ impl Named {
                 .collect(),
             pid_file: conf.pid_file.clone(),
             sockets: conf.listeners.iter().filter_map(|listener| listener.unix_path.clone()).collect(),
+            tls: conf.listeners.iter().filter_map(TlsFiles::of).collect(),
         }
     }
 }
@@ -124,6 +128,7 @@ pub fn run_both(request: &Request, load: impl FnOnce(&Generation) -> Option<Name
     let named = load(&repair.files()).unwrap_or_else(|| request.named.clone());
     observation::add_named(&mut wanted, request, &named);
     repair.restore(&wanted);
+    repair.certify(&named.tls);
     repair.own();
     repair.protect(&wanted);
     repair.judge(&wanted);
