@@ -1,7 +1,7 @@
 # The two commands: `make run` and `make test`. Both do their own set-up on a fresh Debian machine with a Rust toolchain.
 
 SHELL := /bin/sh
-.PHONY: run test soak crash-proof check docker-setup bench image help
+.PHONY: run test soak crash-proof check docker-setup bench image fuzz help
 
 # The tests' own Python comes first; Debian keeps daemons outside a plain user's PATH.
 TEST_PATH := $(CURDIR)/target/python/bin:$(PATH):/usr/sbin:/sbin
@@ -12,6 +12,7 @@ help:
 	@echo 'make soak    the broker in a simulated world, seed after seed, until stopped'
 	@echo 'make crash-proof   the real broker killed 1,000 times under load'
 	@echo 'make bench   darner and mosquitto side by side'
+	@echo 'make fuzz    each fuzz target for FUZZ_SECONDS (600); FUZZ_TARGET names one'
 	@echo 'make image   the container image, as darner:latest'
 
 run:
@@ -56,3 +57,15 @@ image: docker-setup
 bench:
 	@tests/setup/packages.sh test
 	@PATH="$(TEST_PATH)" cargo bench --locked --bench throughput
+
+# libFuzzer's instrumentation needs an unstable compiler flag, which RUSTC_BOOTSTRAP=1 permits the stable compiler. New inputs stay in target/.
+FUZZ_SECONDS ?= 600
+FUZZ_TARGET ?= codec session websocket proxy mosquitto_conf password_file acl_file
+fuzz:
+	@tests/setup/packages.sh fuzz
+	@command -v cargo-fuzz >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz
+	@set -e; for target in $(FUZZ_TARGET); do \
+	    mkdir -p target/fuzz-corpus/$$target; \
+	    RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz $$target target/fuzz-corpus/$$target tests/fuzz/corpus/$$target -- \
+	        -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 -print_final_stats=1; \
+	done

@@ -1,6 +1,6 @@
 //! The codec: golden lines of `tests/packets`, every packet type there and back, and hostile bytes.
 
-mod generate;
+pub mod generate;
 mod golden;
 mod hostile;
 

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Installs what `make run` or `make test` needs and the machine lacks: `packages.sh run|test`.
+# Installs what `make run` or `make test` needs and the machine lacks: `packages.sh run|test|fuzz`.
 # As root it installs Debian packages; otherwise it only says which ones are missing.
 set -eu
-what=${1:?run or test}
+what=${1:?run, test or fuzz}
 
 # command:package, the command proving that the package is there
 needed="cc:gcc"
@@ -10,6 +10,7 @@ if [ "$what" = test ]; then
     needed="$needed dockerd:docker.io docker:docker.io docker-compose:docker-compose iptables:iptables debootstrap:debootstrap \
 mosquitto:mosquitto mosquitto_pub:mosquitto-clients pebble:pebble pebble-challtestsrv:pebble setpriv:util-linux ps:procps"
 fi
+[ "$what" != fuzz ] || needed="$needed g++:g++"
 PATH=$PATH:/usr/sbin:/sbin
 
 missing=
