@@ -1,6 +1,6 @@
 //! `darner acme` against a real ACME server: Pebble.
 
-mod pebble;
+pub mod pebble;
 
 use std::time::Duration;
 

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use darner::acme::lineage::{Pair, Store};
 
+use crate::acme_worker::pebble::Pebble;
 use crate::support::process::{Folder, darner, free_port, run};
 
 const DAY: i64 = 86_400;
@@ -264,4 +265,32 @@ fn a_damaged_state_is_moved_aside_and_a_wrong_variable_is_said() {
     running.folder.write("letsencrypt/darner/mqtt.test.json", "{ damaged");
     running.start();
     assert!(exists(&running.folder.path().join("letsencrypt/darner/mqtt.test.json.broken")), "{}", running.log());
+}
+
+#[test]
+fn the_certificate_of_a_ca_replaces_the_placeholder_and_is_renewed_on_demand() {
+    let ca = Pebble::start(&serde_json::json!({}), &[]);
+    let environment = ca.environment();
+    let mut more: Vec<(&'static str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    more.push(("RENEWAL", "reload"));
+    let mut running = Running::of_domain(&more);
+    running.start();
+    running.wait_for("the CA's certificate to be served", |running| {
+        let chain = std::fs::read(running.live("fullchain.pem")).unwrap_or_default();
+        !chain.is_empty() && running.serves(&Pair { privkey: Vec::new(), fullchain: chain })
+    });
+    let (_, cert, _) = running.darner(&["cert"]);
+    assert!(cert.contains("mqtt.test") && cert.contains("Pebble"), "{cert}");
+    let first = running.served();
+    let (status, stdout, stderr) = running.darner(&["cert", "renew", "--force"]);
+    assert_eq!(status, 0, "{stdout}{stderr}{}", running.log());
+    running.wait_for("the next certificate to be served", |running| ![String::new(), first.clone()].contains(&running.served()));
+    running.stop();
+    // A restart asks for nothing.
+    let orders = ca.count("Added order \"");
+    assert_eq!(orders, 2);
+    running.start();
+    assert!(running.log().contains("mqtt.test"));
+    running.stop();
+    assert_eq!(ca.count("Added order \""), orders);
 }

@@ -21,9 +21,15 @@ impl ChallengePort {
     /// Binds both families; what does not work is said and tried again at the next order.
     pub(super) fn bind(&mut self, port: u16, voice: &Voice) {
         self.port = port;
+        self.occupy(false, voice);
+    }
+
+    /// Sockets are made anew each time: connections to one that was shut down and listens again would begin at their end.
+    fn occupy(&mut self, listens: bool, voice: &Voice) {
+        let port = self.port;
         self.sockets.clear();
         for address in [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)] {
-            match socket(SocketAddr::new(address, port)) {
+            match socket(SocketAddr::new(address, port), listens) {
                 Ok(socket) => self.sockets.push(socket),
                 Err(error) if address.is_ipv6() && error.kind() != std::io::ErrorKind::AddrInUse && !self.sockets.is_empty() => {}
                 Err(error) => {
@@ -43,26 +49,21 @@ impl ChallengePort {
 
     /// Listens, and returns what the worker is to have.
     pub(super) fn open(&mut self, voice: &Voice) -> Vec<BorrowedFd<'_>> {
-        if self.port != 0 && self.sockets.is_empty() {
-            self.bind(self.port, voice);
-        }
-        for socket in &self.sockets {
-            if let Err(error) = socket.listen(BACKLOG) {
-                voice.say(LogType::Error, &format!("Error: port {} cannot be listened on: {error}.", self.port));
-            }
+        if self.port != 0 {
+            self.occupy(true, voice);
         }
         self.sockets.iter().map(|socket| socket.as_fd()).collect()
     }
 
     /// Refuses whoever knocks; the port stays ours.
-    pub(super) fn close(&self) {
-        for socket in &self.sockets {
-            let _ = socket.shutdown(Shutdown::Read);
+    pub(super) fn close(&mut self, voice: &Voice) {
+        if !self.sockets.is_empty() {
+            self.occupy(false, voice);
         }
     }
 }
 
-fn socket(address: SocketAddr) -> std::io::Result<Socket> {
+fn socket(address: SocketAddr, listens: bool) -> std::io::Result<Socket> {
     let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
     let socket = Socket::new(domain, Type::STREAM.cloexec().nonblocking(), Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -72,7 +73,9 @@ fn socket(address: SocketAddr) -> std::io::Result<Socket> {
     socket.bind(&address.into())?;
     // Two that only bind do not collide; two that listen do.
     socket.listen(BACKLOG)?;
-    socket.shutdown(Shutdown::Read)?;
+    if !listens {
+        socket.shutdown(Shutdown::Read)?;
+    }
     Ok(socket)
 }
 
@@ -90,8 +93,14 @@ mod tests {
         for _ in 0..2 {
             assert!(knock().is_err());
             assert!(!ours.open(&voice).is_empty());
-            assert!(knock().is_ok());
-            ours.close();
+            let mut knocking = knock().expect("it listens");
+            // Who connects has time to speak.
+            let heard = ours.sockets.first().and_then(|socket| socket.accept().ok()).expect("a connection").0;
+            heard.set_nonblocking(true).expect("a socket");
+            let mut part = [std::mem::MaybeUninit::uninit(); 4];
+            assert!(heard.recv(&mut part).is_err(), "not at its end yet");
+            std::io::Write::write_all(&mut knocking, b"GET").expect("sent");
+            ours.close(&voice);
         }
         assert!(knock().is_err());
         // Taken by somebody else: said, and nothing worse.

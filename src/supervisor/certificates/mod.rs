@@ -227,7 +227,7 @@ impl Certificates {
             self.readable(fd, voice);
         }
         let Some(worker) = self.worker.take() else { return false };
-        self.port.close();
+        self.port.close(voice);
         self.look_at = 0;
         self.finish(worker, ending, voice);
         true

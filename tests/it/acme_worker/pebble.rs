@@ -79,6 +79,16 @@ impl Pebble {
         self.log().matches(what).count()
     }
 
+    /// What PID 1's environment says of this CA.
+    pub fn environment(&self) -> [(&'static str, String); 3] {
+        let ca_file = self.folder.path().join("ca.pem").display().to_string();
+        [
+            ("ACME_DIRECTORY", format!("https://localhost:{}/dir", self.port)),
+            ("ACME_CA_FILE", ca_file),
+            ("ACME_HTTP_PORT", self.http_port.to_string()),
+        ]
+    }
+
     pub fn request(&self, more: &Value) -> Value {
         let mut request = json!({
             "lineage": "test", "domains": ["a.test", "b.test"], "directory": format!("https://localhost:{}/dir", self.port),
