@@ -1,8 +1,11 @@
 //! What may leave only when its records are safe: an acknowledgement is a promise, and so is every step of a QoS 2 flow.
 
 use super::Broker;
-use super::interface::{ConnectionId, Effect, Outbox};
+use super::interface::{ConnectionId, Effect, Outbox, Record};
 use crate::mqtt::codec::{Kind, kind};
+
+/// Its packet type. One without Session Present also says that an older session has ended.
+const CONNACK: u8 = 2;
 
 impl Broker {
     /// Numbers the records among the effects from `before` on, and puts an `Effect::Hold` before every packet that depends on one that
@@ -28,6 +31,9 @@ impl Broker {
                 Effect::Persist(record) => {
                     self.records += 1;
                     caused = Some(self.records);
+                    if matches!(record, Record::SessionEnded { .. }) {
+                        self.last_session_ended = self.records;
+                    }
                     if let Some(client) = record.client()
                         && let Some(key) = self.by_client_id.get(&*client.client_id).copied()
                         && let Some(session) = self.sessions.get_mut(key)
@@ -37,6 +43,7 @@ impl Broker {
                 }
                 Effect::Send { connection, start, end, .. } => {
                     let connection = *connection;
+                    let packet_type = out.bytes(*start, *end).first().map_or(0, |first| first >> 4);
                     let caused = match kind(out.bytes(*start, *end)) {
                         Kind::Promise => caused,
                         Kind::Session if !self.store_failing => caused,
@@ -47,7 +54,8 @@ impl Broker {
                         }
                     };
                     let of_session = self.session_key(connection).and_then(|key| self.sessions.get(key)).map(|session| session.last_record);
-                    if let Some(until) = caused.max(of_session).filter(|until| *until > self.stored)
+                    let ended = (packet_type == CONNACK).then_some(self.last_session_ended);
+                    if let Some(until) = caused.max(of_session).max(ended).filter(|until| *until > self.stored)
                         && last != Some((connection, until))
                     {
                         last = Some((connection, until));

@@ -75,6 +75,8 @@ pub struct Broker {
     persists: bool,
     /// Records made since the beginning, and how many of them are safe.
     records: u64,
+    /// The last record that a session has ended.
+    last_session_ended: u64,
     stored: u64,
     /// The store keeps nothing more for now: what cannot be kept is refused.
     store_failing: bool,
@@ -110,6 +112,7 @@ impl Broker {
             has_acl: false,
             persists: false,
             records: 0,
+            last_session_ended: 0,
             stored: 0,
             store_failing: false,
             traces: false,

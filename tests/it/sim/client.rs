@@ -254,6 +254,11 @@ impl Client {
         self.send(&Packet::Disconnect(Disconnect { reason, properties }));
     }
 
+    /// Messages whose PUBREL it sends, or will.
+    pub fn released(&self) -> Vec<Number> {
+        self.flights.iter().filter(|flight| flight.awaits == Awaits::Pubcomp).map(|flight| flight.number).collect()
+    }
+
     pub fn ping(&mut self) {
         self.send(&Packet::Pingreq);
     }

@@ -105,6 +105,15 @@ impl Run {
                 }
             }
             Packet::Connack(connack) => {
+                // Should this CONNACK be lost, the client cannot know that its session is a new one, and nothing is owed for the old one.
+                if !connack.session_present
+                    && let Some(client) = self.world.links.get(&link).map(|link| link.client)
+                {
+                    self.clients[client].subscriptions.clear();
+                    for number in self.clients[client].released() {
+                        self.ledger.messages[number].is_void = true;
+                    }
+                }
                 let expected = self.expected_present.remove(&link);
                 let (present, absent) = (Some(Present::Yes), Some(Present::No));
                 if connack.session_present && expected == absent || !connack.session_present && expected == present {
@@ -126,7 +135,8 @@ impl Run {
         if matches!(first >> 4, 4 | 7)
             && let Some(number) = self.world.links.get(&link).and_then(|link| link.read.get(&packet_id))
         {
-            self.ledger.messages[*number].acknowledged = Some(self.ledger.step);
+            let message = &mut self.ledger.messages[*number];
+            message.acknowledged = (!message.is_void).then_some(self.ledger.step);
         }
     }
 

@@ -38,6 +38,8 @@ pub struct Published {
     /// Step at which the last acknowledgement left the broker.
     pub acknowledged: Option<u64>,
     pub fate: Fate,
+    /// The broker's half of its QoS 2 flow ended with the session, and the client could not know.
+    pub is_void: bool,
 }
 
 /// A client's subscription, as the client knows it.
@@ -67,6 +69,8 @@ pub struct Ledger {
     pub crashes: usize,
     /// Step of the newest one.
     pub crashed: u64,
+    /// Wills that were cancelled since the last commit.
+    pub cancelled: Vec<Number>,
     violation: Option<String>,
 }
 

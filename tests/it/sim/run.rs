@@ -112,7 +112,7 @@ impl Run {
                 if self.random.one_in(self.profile.commit_every) {
                     let shard = self.random.below(self.world.shards.len());
                     self.world.commit(shard);
-                    self.sessions.committed();
+                    self.sessions.committed(&mut self.ledger);
                 }
             }
         }
@@ -259,7 +259,19 @@ impl Run {
         let expiry_secs = (self.clients[by].is_v5() && !is_will && self.random.one_in(5)).then(|| 1 + self.random.below(20) as u32);
         let empty = retain && qos > 0 && self.random.one_in(8);
         let made = self.ledger.step;
-        self.ledger.publish(Published { by, topic, qos, retain, expiry_secs, empty, made, read: Vec::new(), acknowledged: None, fate })
+        self.ledger.publish(Published {
+            by,
+            topic,
+            qos,
+            retain,
+            expiry_secs,
+            empty,
+            made,
+            read: Vec::new(),
+            acknowledged: None,
+            is_void: false,
+            fate,
+        })
     }
 
     fn publish(&mut self, client: usize) {
@@ -373,7 +385,7 @@ impl Run {
         for shard in 0..self.world.shards.len() {
             self.world.commit(shard);
         }
-        self.sessions.committed();
+        self.sessions.committed(&mut self.ledger);
         while self.world.mail(&mut self.random) {
             moved = true;
         }

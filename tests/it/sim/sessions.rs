@@ -140,12 +140,18 @@ impl Sessions {
     }
 
     /// Everything until now is safe.
-    pub fn committed(&mut self) {
+    pub fn committed(&mut self, ledger: &mut Ledger) {
         self.ghosts.clear();
+        ledger.cancelled.clear();
     }
 
     /// The broker died at `now`: sessions whose client was connected begin to expire. What became of their ends and wills is unsure.
     pub fn crash(&mut self, now: u64, ledger: &mut Ledger) {
+        // A DISCONNECT is not answered: a crash may undo it.
+        for number in std::mem::take(&mut ledger.cancelled) {
+            ledger.messages[number].fate = Fate::Unknown;
+            ledger.messages[number].read.push((ledger.step, now));
+        }
         for (client, mut ghost) in std::mem::take(&mut self.ghosts) {
             ghost.unsure = true;
             ghost.will = None;
@@ -187,6 +193,7 @@ fn cancel(session: &Session, ledger: &mut Ledger) {
         let message = &mut ledger.messages[number];
         if message.fate == Fate::Armed {
             message.fate = Fate::Cancelled;
+            ledger.cancelled.push(number);
         }
     }
 }
