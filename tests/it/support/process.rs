@@ -11,9 +11,16 @@ pub fn darner() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_darner"))
 }
 
-/// A port of loopback that was free a moment ago.
+/// A port that was free a moment ago. None is given twice in one run, and the kernel gives none of them to outgoing connections, so that
+/// it is still free when a test comes to use it.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
+    use std::sync::atomic::{AtomicU32, Ordering};
+    const RANGE: std::ops::Range<u32> = 20_000..32_000;
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(97);
+    let next = || RANGE.start + first.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed)) % (RANGE.end - RANGE.start);
+    let free = |port: &u16| TcpListener::bind(("0.0.0.0", *port)).is_ok();
+    (0..RANGE.len()).map(|_| next() as u16).find(free).expect("a free port")
 }
 
 /// A fresh folder for one test, removed when dropped.
