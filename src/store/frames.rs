@@ -17,6 +17,9 @@ pub(super) const HEADER_BYTES: u64 = 16;
 const FRAME: &[u8; 4] = b"\xdafr\xa0";
 const FRAME_BYTES: usize = 12;
 const FRAME_BYTES_MAX: u32 = 1 << 30;
+/// A batch of more than this goes into several frames, since one more record, of a message of up to 256 MiB, must not make the frame longer
+/// than the longest.
+pub(super) const FRAME_BYTES_FULL: usize = 256 << 20;
 
 /// How mosquitto's database begins.
 const MOSQUITTO: &[u8] = b"\x00\xb5\x00mosquitto db";
@@ -34,24 +37,62 @@ pub(super) fn header() -> [u8; HEADER_BYTES as usize] {
     header
 }
 
-/// One frame. `zero` is the time of day at the machine's `Time(0)`, in milliseconds.
-pub(super) fn encode<'a>(records: impl IntoIterator<Item = &'a Record>, zero: i64) -> Vec<u8> {
-    let mut bytes = vec![0; FRAME_BYTES];
-    bytes.extend_from_slice(&zero.to_le_bytes());
-    for record in records {
-        let before = bytes.len();
-        match postcard::to_extend(record, std::mem::take(&mut bytes)) {
-            Ok(extended) => bytes = extended,
+/// A frame that is being filled.
+pub(super) struct Frame {
+    bytes: Vec<u8>,
+    zero: i64,
+}
+
+/// postcard wants to own what it extends.
+struct Tail<'a>(&'a mut Vec<u8>);
+
+impl Extend<u8> for Tail<'_> {
+    fn extend<T: IntoIterator<Item = u8>>(&mut self, bytes: T) {
+        self.0.extend(bytes);
+    }
+}
+
+impl Frame {
+    /// `zero` is the time of day at the machine's `Time(0)`, in milliseconds.
+    pub(super) fn new(zero: i64) -> Self {
+        let mut bytes = vec![0; FRAME_BYTES];
+        bytes.extend_from_slice(&zero.to_le_bytes());
+        Self { bytes, zero }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.bytes.len() == FRAME_BYTES + size_of::<i64>()
+    }
+
+    fn push(&mut self, record: &Record) {
+        let before = self.bytes.len();
+        if postcard::to_extend(record, Tail(&mut self.bytes)).is_err() {
             // No type in a record can fail to be written.
-            Err(_) => bytes.truncate(before),
+            self.bytes.truncate(before);
         }
     }
-    let payload = bytes.get(FRAME_BYTES..).unwrap_or_default();
-    let (len, sum) = (payload.len() as u32, crc32fast::hash(payload));
-    bytes[..4].copy_from_slice(FRAME);
-    bytes[4..8].copy_from_slice(&len.to_le_bytes());
-    bytes[8..12].copy_from_slice(&sum.to_le_bytes());
-    bytes
+
+    /// The bytes for the file; the frame is empty again.
+    fn seal(&mut self) -> Vec<u8> {
+        let mut bytes = std::mem::replace(self, Self::new(self.zero)).bytes;
+        let payload = bytes.get(FRAME_BYTES..).unwrap_or_default();
+        let (len, sum) = (payload.len() as u32, crc32fast::hash(payload));
+        bytes[..4].copy_from_slice(FRAME);
+        bytes[4..8].copy_from_slice(&len.to_le_bytes());
+        bytes[8..12].copy_from_slice(&sum.to_le_bytes());
+        bytes
+    }
+
+    /// Adds a record; gives the bytes for the file when there are `full` of them.
+    pub(super) fn add(&mut self, record: &Record, full: usize) -> Option<Vec<u8>> {
+        self.push(record);
+        (self.bytes.len() >= full).then(|| self.seal())
+    }
+
+    /// The bytes for the file, if there are records in it.
+    pub(super) fn rest(mut self) -> Option<Vec<u8>> {
+        (!self.is_empty()).then(|| self.seal())
+    }
 }
 
 fn decode(payload: &[u8], zero: i64, state: &mut State) -> bool {
@@ -129,4 +170,39 @@ fn salvage(file: &mut File, at: u64, zero: i64, state: &mut State) -> io::Result
         };
     }
     Ok(Found::Damaged { at })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn cleared(number: usize) -> Record {
+        Record::RetainedCleared { topic: format!("topic/{number}").into() }
+    }
+
+    #[test]
+    fn a_batch_that_fills_a_frame_goes_on_in_the_next() {
+        let mut file = nix::unistd::mkstemp("/tmp/darner-frames-XXXXXX").map(|(fd, path)| (File::from(fd), path)).expect("a file");
+        std::fs::remove_file(&file.1).expect("removed");
+        file.0.write_all(&header()).expect("written");
+        let mut frame = Frame::new(7);
+        let mut frames = 0;
+        for number in 0..300 {
+            if let Some(bytes) = frame.add(&cleared(number), 200) {
+                assert!(bytes.len() < 240, "{}", bytes.len());
+                frames += 1;
+                file.0.write_all(&bytes).expect("written");
+            }
+        }
+        if let Some(bytes) = frame.rest() {
+            file.0.write_all(&bytes).expect("written");
+        }
+        assert!(frames > 5);
+        assert!(Frame::new(7).rest().is_none());
+        file.0.rewind().expect("a file");
+        let size = file.0.metadata().expect("a file").len();
+        assert!(matches!(read(&mut file.0, 7, &mut State::default()), Ok(Found::Whole { len }) if len == size));
+    }
 }

@@ -124,6 +124,10 @@ impl Journal {
         }
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("store".into()).spawn(move || work(&theirs, &mut writer, &*wake)).ok();
+        if thread.is_none() {
+            // Nobody writes: what would have to be kept is refused instead of waiting for ever.
+            shared.failing.store(true, Ordering::Release);
+        }
         (Self { level, batch: Vec::new(), count: 0, shared, thread }, state)
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::frames::{self, HEADER_BYTES};
+use super::frames::{self, FRAME_BYTES_FULL, Frame, HEADER_BYTES};
 use super::squeeze::squeeze;
 use super::{Level, Options, State};
 use crate::broker::Record;
@@ -14,8 +14,8 @@ use crate::notice::Notice;
 
 /// A file smaller than this is not written anew.
 const REWRITE_BYTES_MIN: u64 = 1 << 20;
-/// Records of one frame when all is written anew.
-const FRAME_RECORDS: usize = 1000;
+/// Bytes of one frame when all is written anew: nothing of that file counts before the whole of it does.
+const REWRITE_FRAME_BYTES: usize = 1 << 20;
 
 pub(super) struct Writer {
     pub(super) options: Options,
@@ -62,8 +62,13 @@ impl Writer {
             return Err(error);
         }
         if self.len > REWRITE_BYTES_MIN && self.len > 3 * self.base {
-            // What is appended is safe already; a disk without room for this may have some later.
-            let _ = self.rewrite_beside();
+            match self.rewrite_beside() {
+                // The file itself was being overwritten.
+                Err(error) if self.file.is_none() => return Err(error),
+                // What is appended is safe already. A disk without room for all of it may have some when there is half as much again.
+                Err(_) => self.base = self.len / 2,
+                Ok(()) => {}
+            }
         }
         Ok(())
     }
@@ -88,10 +93,16 @@ impl Writer {
         if needed.is_empty() {
             return Ok(());
         }
-        let frame = frames::encode(needed, self.options.zero);
-        file.write_all(&frame)?;
-        self.len += frame.len() as u64;
-        Ok(())
+        let mut frame = Frame::new(self.options.zero);
+        let mut put = |bytes: Option<Vec<u8>>| -> io::Result<()> {
+            let Some(bytes) = bytes else { return Ok(()) };
+            self.len += bytes.len() as u64;
+            file.write_all(&bytes)
+        };
+        for record in needed {
+            put(frame.add(record, FRAME_BYTES_FULL))?;
+        }
+        put(frame.rest())
     }
 
     /// Writes all anew, beside the file and then in its place; a file that cannot be replaced (a mount of its own) is overwritten.
@@ -111,7 +122,8 @@ impl Writer {
         match std::fs::rename(&beside, &self.path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                // The copy beside it is whole until this one is.
+                // The copy beside it is whole until this one is, and nothing can be appended.
+                self.file = None;
                 self.write_all_to(&self.path.clone())?;
                 let _ = std::fs::remove_file(&beside);
             }
@@ -132,18 +144,18 @@ impl Writer {
     fn write_all_to(&self, path: &Path) -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
         file.write_all(&frames::header())?;
-        let mut records = Vec::with_capacity(FRAME_RECORDS);
+        let mut frame = Frame::new(self.options.zero);
         let mut outcome = Ok(());
         self.state.each_record(|record| {
-            records.push(record);
-            if records.len() == FRAME_RECORDS && outcome.is_ok() {
-                outcome = file.write_all(&frames::encode(&records, self.options.zero));
-                records.clear();
+            if outcome.is_ok()
+                && let Some(bytes) = frame.add(&record, REWRITE_FRAME_BYTES)
+            {
+                outcome = file.write_all(&bytes);
             }
         });
         outcome?;
-        if !records.is_empty() {
-            file.write_all(&frames::encode(&records, self.options.zero))?;
+        if let Some(bytes) = frame.rest() {
+            file.write_all(&bytes)?;
         }
         file.sync_all()
     }
@@ -151,6 +163,11 @@ impl Writer {
     /// A new file, or one whose contents are already in `state`.
     pub(super) fn begin(&mut self, whole: Option<u64>) -> io::Result<()> {
         let Some(len) = whole.filter(|len| *len >= HEADER_BYTES) else { return self.rewrite() };
+        // A copy that a crash left is older than the file, and must not be taken for its whole one when the file is damaged later.
+        match std::fs::remove_file(beside(&self.path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let file = OpenOptions::new().append(true).open(&self.path)?;
         (self.len, self.base) = (len, len);
         self.file = Some(file);

@@ -138,6 +138,24 @@ fn a_damaged_store_is_set_aside_and_what_can_be_read_is_recovered() {
 }
 
 #[test]
+fn a_copy_that_a_crash_left_never_takes_the_place_of_what_came_after_it() {
+    let place = place();
+    let broker = start(&place, "");
+    assert_eq!(publish(&broker, "state", "old", &["-r"]), 0);
+    kill(broker);
+    let copy = place.path().join("mosquitto.db.new");
+    std::fs::copy(store(&place), &copy).expect("as a crash before the renaming leaves it");
+    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o666)).expect("ours");
+    let broker = start(&place, "");
+    assert_eq!(publish(&broker, "state", "young", &["-r"]), 0);
+    kill(broker);
+    let mut torn = std::fs::read(store(&place)).expect("the store");
+    torn.extend_from_slice(b"a frame that was not written to its end");
+    std::fs::write(store(&place), torn).expect("ours");
+    assert_eq!(retained(&start(&place, ""), "state"), "young\n");
+}
+
+#[test]
 fn a_store_without_a_byte_is_a_new_one() {
     let place = place();
     std::fs::write(store(&place), "").expect("ours");
