@@ -151,10 +151,17 @@ impl Ledger {
             return self.blame(format!("retained: {topic} has a value that nobody published"));
         };
         let from = floor.unwrap_or(0);
+        // A publisher that never got the acknowledgement sends an older message again, and is right to: at QoS 1 it counts once more.
+        let came_again = |number: &Number| {
+            let (message, newer) = (&self.messages[*number], floor.and_then(|floor| self.messages[history[floor]].acknowledged));
+            message.qos == 1 && message.read.last().map(|(step, _)| *step) > newer
+        };
         let verdict = if let Some(number) = value {
             match history.iter().position(|known| *known == number) {
                 None => Some(format!("message {number} was never published there")),
-                Some(at) if at < from => Some(format!("message {number} is older than message {}, which was acknowledged", history[from])),
+                Some(at) if at < from && !came_again(&number) => {
+                    Some(format!("message {number} is older than message {}, which was acknowledged", history[from]))
+                }
                 Some(_) => None,
             }
         } else {
@@ -163,7 +170,8 @@ impl Ledger {
                 let read = message.read.first().map_or(0, |(_, at)| *at);
                 message.empty || message.expiry_secs.is_some_and(|secs| read + u64::from(secs) * 1000 <= now)
             };
-            let excused = floor.is_none() || history[from..].iter().any(may_be_absent);
+            let again = history[..from].iter().any(|number| may_be_absent(number) && came_again(number));
+            let excused = floor.is_none() || again || history[from..].iter().any(may_be_absent);
             (!excused).then(|| format!("message {} was acknowledged, and there is none", history[from]))
         };
         if let Some(verdict) = verdict {
