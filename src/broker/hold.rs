@@ -23,10 +23,9 @@ impl Broker {
             return;
         }
         let mut caused = None;
-        let mut at = before;
-        // The hold that the last acknowledgement got, so that a row of them gets one.
-        let mut last: Option<(ConnectionId, u64)> = None;
-        while let Some(effect) = out.effects.get(at) {
+        // Where holds belong; the last one serves a row of packets.
+        let mut holds: Vec<(usize, ConnectionId, u64)> = Vec::new();
+        for (at, effect) in out.effects.iter().enumerate().skip(before) {
             match effect {
                 Effect::Persist(record) => {
                     self.records += 1;
@@ -48,24 +47,32 @@ impl Broker {
                         Kind::Promise => caused,
                         Kind::Session if !self.store_failing => caused,
                         Kind::ExactlyOnce if !self.store_failing => None,
-                        Kind::Session | Kind::ExactlyOnce | Kind::Other => {
-                            at += 1;
-                            continue;
-                        }
+                        Kind::Session | Kind::ExactlyOnce | Kind::Other => continue,
                     };
                     let of_session = self.session_key(connection).and_then(|key| self.sessions.get(key)).map(|session| session.last_record);
                     let ended = (packet_type == CONNACK).then_some(self.last_session_ended);
                     if let Some(until) = caused.max(of_session).max(ended).filter(|until| *until > self.stored)
-                        && last != Some((connection, until))
+                        && holds.last().is_none_or(|(_, held, last)| (*held, *last) != (connection, until))
                     {
-                        last = Some((connection, until));
-                        out.effects.insert(at, Effect::Hold { connection, until });
-                        at += 1;
+                        holds.push((at, connection, until));
                     }
                 }
                 _ => {}
             }
-            at += 1;
         }
+        put_in(holds, &mut out.effects);
+    }
+}
+
+/// Puts each hold before the effect that stands at its place.
+fn put_in(holds: Vec<(usize, ConnectionId, u64)>, effects: &mut Vec<Effect>) {
+    let Some((first, ..)) = holds.first().copied() else { return };
+    let behind = effects.split_off(first);
+    let mut holds = holds.into_iter().peekable();
+    for (at, effect) in (first..).zip(behind) {
+        if let Some((_, connection, until)) = holds.next_if(|(place, ..)| *place == at) {
+            effects.push(Effect::Hold { connection, until });
+        }
+        effects.push(effect);
     }
 }
