@@ -227,7 +227,9 @@ impl Certificates {
             self.readable(fd, voice);
         }
         let Some(worker) = self.worker.take() else { return false };
-        self.port.close(voice);
+        if worker.request.mode == Mode::Issue {
+            self.port.close(voice);
+        }
         self.look_at = 0;
         self.finish(worker, ending, voice);
         true
@@ -410,6 +412,7 @@ impl Certificates {
                 let text = format!("the worker that talks to the CA cannot be started: {error}");
                 voice.say(LogType::Error, &format!("Error: {text}."));
                 self.outcome = Some((false, text));
+                self.port.close(voice);
             }
         }
     }
