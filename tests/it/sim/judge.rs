@@ -63,8 +63,9 @@ impl Run {
                 let Some(number) = number else { return };
                 let step = self.ledger.step;
                 let crashed = self.ledger.crashed;
-                // What was read before a crash may have been lost with it.
-                let is_kept = self.ledger.messages[number].read.last().is_some_and(|(step, _)| *step > crashed);
+                // What was read before a crash may have been lost with it, and with a session that ended what was not released.
+                let began = self.session_began.get(&client).copied().unwrap_or_default();
+                let is_kept = self.ledger.messages[number].read.last().is_some_and(|(step, _)| *step > crashed && *step >= began);
                 let is_repeated = publish.qos == Qos::ExactlyOnce && is_kept;
                 if !is_repeated {
                     self.ledger.messages[number].read.push((step, now));
@@ -110,6 +111,7 @@ impl Run {
                     && let Some(client) = self.world.links.get(&link).map(|link| link.client)
                 {
                     self.clients[client].subscriptions.clear();
+                    self.session_began.insert(client, self.ledger.step);
                     for number in self.clients[client].released() {
                         self.ledger.messages[number].is_void = true;
                     }

@@ -21,6 +21,8 @@ pub struct Run {
     pub ledger: Ledger,
     /// Of CONNECTs that were read.
     pub expected_present: BTreeMap<u32, Present>,
+    /// Client → step at which the broker told it of a new session, whether it heard that or not.
+    pub session_began: BTreeMap<usize, u64>,
     pub trace: Option<Vec<String>>,
     is_calm: bool,
 }
@@ -47,6 +49,7 @@ impl Run {
             sessions: Sessions::default(),
             ledger: Ledger::default(),
             expected_present: BTreeMap::new(),
+            session_began: BTreeMap::new(),
             trace: traced.then(Vec::new),
             is_calm: false,
             random,
