@@ -10,21 +10,10 @@ use darner::mqtt::{
     SubscriptionOptions, SubscriptionRequest, Unsubscribe, Will,
 };
 
-struct Random(u64);
+use crate::support::random::Random;
 
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.0 >> 33) % end
-    }
-
-    fn chance(&mut self, one_in: u64) -> bool {
-        self.below(one_in) == 0
-    }
-
-    fn qos(&mut self) -> Qos {
-        [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce][self.below(3) as usize]
-    }
+fn qos(random: &mut Random) -> Qos {
+    *random.pick(&[Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce])
 }
 
 /// One packet that the machine sent, and the record it waits for.
@@ -163,7 +152,7 @@ impl Bench {
         if self.sent.is_empty() {
             return;
         }
-        let Sent { client, packet } = self.sent.swap_remove(random.below(self.sent.len() as u64) as usize);
+        let Sent { client, packet } = self.sent.swap_remove(random.below(self.sent.len()));
         let Some((_, version)) = self.connected[client] else { return };
         let ack = |packet_id| Ack { packet_id, reason: ReasonCode::Success, properties: Properties::new() };
         let answer = match codec::decode(&packet, version, u32::MAX) {
@@ -180,16 +169,15 @@ impl Bench {
     }
 
     fn step(&mut self, random: &mut Random, n: u64) {
-        let client = random.below(CLIENTS as u64) as usize;
-        let topic = ["a", "b", "a/c", "will"][random.below(4) as usize];
+        let client = random.below(CLIENTS);
+        let topic = ["a", "b", "a/c", "will"][random.below(4)];
         match random.below(20) {
             0 | 1 => {
                 let delay = random.below(3) as u32 * 50;
                 let properties = if client.is_multiple_of(2) { vec![Property::WillDelayInterval(delay)] } else { Vec::new() };
-                let will =
-                    Will { topic: "will".into(), payload: b"gone".to_vec(), qos: random.qos(), retain: random.chance(2), properties };
-                let expiry = [0, 60, u32::MAX][random.below(3) as usize];
-                self.connect(client, random.chance(3), expiry, random.chance(2).then_some(will));
+                let will = Will { topic: "will".into(), payload: b"gone".to_vec(), qos: qos(random), retain: random.one_in(2), properties };
+                let expiry = [0, 60, u32::MAX][random.below(3)];
+                self.connect(client, random.one_in(3), expiry, random.one_in(2).then_some(will));
             }
             2 => {
                 if let Some((connection, _)) = self.connected[client].take() {
@@ -198,22 +186,22 @@ impl Bench {
             }
             3 => {
                 let v5 = client.is_multiple_of(2);
-                let properties = if v5 && random.chance(3) { vec![Property::SessionExpiryInterval(0)] } else { Vec::new() };
+                let properties = if v5 && random.one_in(3) { vec![Property::SessionExpiryInterval(0)] } else { Vec::new() };
                 self.packet(client, Packet::Disconnect(Disconnect { reason: ReasonCode::Success, properties }));
             }
-            4..=6 => self.subscribe(client, ["a", "a/#", "+", "$share/s/b"][random.below(4) as usize], random.qos()),
+            4..=6 => self.subscribe(client, ["a", "a/#", "+", "$share/s/b"][random.below(4)], qos(random)),
             7 => {
                 let unsubscribe = Unsubscribe { packet_id: id(2), properties: Vec::new(), filters: vec!["a".into()] };
                 self.packet(client, Packet::Unsubscribe(unsubscribe));
             }
             8..=13 => {
-                let expiry = client.is_multiple_of(2) && random.chance(4);
+                let expiry = client.is_multiple_of(2) && random.one_in(4);
                 let properties = if expiry { vec![Property::MessageExpiryInterval(20)] } else { Vec::new() };
-                let payload = if random.chance(8) { String::new() } else { n.to_string() };
-                self.publish(client, (topic, &payload), random.qos(), random.chance(3), 10 + random.below(5), properties);
+                let payload = if random.one_in(8) { String::new() } else { n.to_string() };
+                self.publish(client, (topic, &payload), qos(random), random.one_in(3), 10 + random.below(5) as u64, properties);
             }
             14 => {
-                self.now = Time(self.now.0 + random.below(40_000));
+                self.now = Time(self.now.0 + random.below(40_000) as u64);
                 while self.broker.next_deadline().is_some_and(|at| at <= self.now) {
                     self.input(Input::DeadlineReached);
                 }
@@ -247,12 +235,12 @@ impl Bench {
 #[test]
 fn records_add_up_to_the_machines_own_durable_state_across_restarts() {
     for seed in 0..150 {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut bench = Bench::new();
         for n in 0..400 {
             bench.step(&mut random, n);
             bench.check(seed, n);
-            if random.chance(40) {
+            if random.one_in(40) {
                 bench.restart();
                 bench.check(seed, n);
             }

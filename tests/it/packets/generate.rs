@@ -3,8 +3,9 @@
 use darner::mqtt::codec::PublishParts;
 use darner::mqtt::*;
 
-/// SplitMix64.
-pub struct Generator(u64);
+use crate::support::random::Random;
+
+pub struct Generator(Random);
 
 /// A random PUBLISH by its parts.
 pub struct OwnedParts {
@@ -48,15 +49,11 @@ impl OwnedParts {
 
 impl Generator {
     pub fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(Random::new(seed))
     }
 
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next()
     }
 
     pub fn below(&mut self, bound: u64) -> u64 {

@@ -4,7 +4,7 @@
 use darner::broker::Record;
 use darner::store::State;
 
-use super::random::Random;
+use crate::support::random::Random;
 
 #[derive(Default)]
 pub struct Disk {

@@ -8,7 +8,6 @@ mod fault;
 mod judge;
 mod ledger;
 mod profile;
-mod random;
 mod run;
 mod sessions;
 mod world;

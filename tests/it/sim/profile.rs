@@ -7,7 +7,7 @@ use darner::broker::{SecurityTables, Settings};
 use darner::conf::files::Generation;
 use darner::conf::{CommandLine, Conf};
 
-use super::random::Random;
+use crate::support::random::Random;
 
 /// Weights and switches of a run.
 #[derive(Debug, Clone)]

@@ -8,9 +8,9 @@ use super::client::{Client, Wish, payload};
 use super::fault::Fault;
 use super::ledger::{Fate, Ledger, Number, Published, matches};
 use super::profile::Profile;
-use super::random::Random;
 use super::sessions::{NEVER, Present, Sessions};
 use super::world::World;
+use crate::support::random::Random;
 
 pub struct Run {
     pub random: Random,

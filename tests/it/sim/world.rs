@@ -9,7 +9,7 @@ use darner::mqtt::{Packet, Property, ProtocolVersion, Publish};
 use super::disk::Disk;
 use super::fault::Fault;
 use super::ledger::Number;
-use super::random::Random;
+use crate::support::random::Random;
 
 /// More than this on the way to a client, and the driver calls it congested.
 const CONGESTED_BYTES: usize = 400;

@@ -4,3 +4,4 @@
 pub mod docker;
 pub mod peer;
 pub mod process;
+pub mod random;
