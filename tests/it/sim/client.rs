@@ -240,6 +240,12 @@ impl Client {
     }
 
     pub fn unsubscribe(&mut self, filter: &str) {
+        // A SUBACK that is still to come is of the subscription that ends here, not of the next to the same filter.
+        for asked in self.asked.values_mut() {
+            if matches!(asked, Asked::Subscribe(of) if of == filter) {
+                *asked = Asked::Unsubscribe;
+            }
+        }
         let packet_id = self.packet_id();
         self.asked.insert(packet_id.get(), Asked::Unsubscribe);
         self.subscriptions.remove(filter);
