@@ -25,7 +25,7 @@ pub(super) fn text(tool: Tool) -> String {
             Takes::Flag(_) => String::new(),
             Takes::Value(noun, _) => format!(" {}", noun.to_uppercase().replace(' ', "-")),
             Takes::Property => " ...".to_owned(),
-            Takes::Tls => continue,
+            Takes::Refused(_) => continue,
         };
         let _ = write!(text, " {:<NAMES_WIDTH$}", names.join(", ") + &value);
         let mut column = 0;

@@ -6,6 +6,7 @@ pub mod format;
 pub mod proxy;
 pub mod reasons;
 pub mod session;
+pub mod tls;
 
 mod help;
 mod json;

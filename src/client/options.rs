@@ -11,9 +11,10 @@ use super::proxy::Proxy;
 use super::settings::{Settings, Source, Stop, Tool, refused, refused_spaced};
 use crate::mqtt::{ProtocolVersion, Qos, topic_filter, topic_name};
 
-/// Why an option for TLS, or what implies it, is not taken.
-pub(super) const TLS_REFUSED: &str =
-    "for TLS, which this version does not speak yet. Use a listener without TLS, for example with -p 1883.";
+/// Why options for pre-shared keys are not taken.
+const PSK: &str = "for pre-shared keys, which this TLS library does not know. Use certificates: --cafile, --cert and --key.";
+/// Why options for OpenSSL's engines are not taken.
+const ENGINE: &str = "for OpenSSL's engines, and there is no OpenSSL here. Give a key in PEM form with --key.";
 
 /// Which tools know an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +32,8 @@ pub(super) enum Takes {
     Value(&'static str, fn(&mut Settings, &OsStr) -> Result<(), Stop>),
     /// `command property value`, or `command user-property name value`.
     Property,
-    /// Known to mosquitto's tools, with or without a value, and refused here.
-    Tls,
+    /// Known to mosquitto's tools, with or without a value, and refused here: why.
+    Refused(&'static str),
 }
 
 /// One option: its names (the one that messages use first), the tools that know it, what follows, and what it does.
@@ -42,9 +43,9 @@ pub(super) type Choice = (&'static [&'static str], For, Takes, &'static str);
 pub(super) const OPTIONS: &[Choice] = &[
     // The connection.
     (&["-h", "--host"], For::Both, Takes::Value("host", |s, v| { s.host = Some(text("-h", v)?); Ok(()) }), "broker's host name or address (localhost)"),
-    (&["-p", "--port"], For::Both, Takes::Value("port", port), "broker's port (1883); 0 makes -h the path of a unix socket"),
+    (&["-p", "--port"], For::Both, Takes::Value("port", port), "broker's port (1883, 8883 with TLS); 0 makes -h the path of a unix socket"),
     (&["--unix"], For::Both, Takes::Value("socket path", |s, v| { s.host = Some(text("--unix", v)?); s.port = Some(0); Ok(()) }), "connect through the unix socket at this path"),
-    (&["-L", "--url"], For::Both, Takes::Value("URL", url), "mqtt://[user[:password]@]host[:port]/topic, all at once"),
+    (&["-L", "--url"], For::Both, Takes::Value("URL", url), "mqtt://[user[:password]@]host[:port]/topic, all at once; mqtts:// with TLS"),
     (&["-A"], For::Both, Takes::Value("address", |s, v| { s.bind = Some(text("-A", v)?); Ok(()) }), "local address to connect from"),
     (&["--proxy"], For::Both, Takes::Value("proxy url", proxy), "socks5h://[user[:password]@]host[:port]: go through this proxy"),
     (&["--nodelay"], For::Both, Takes::Flag(|s| { s.no_delay = true; Ok(()) }), "send small packets at once"),
@@ -96,12 +97,20 @@ pub(super) const OPTIONS: &[Choice] = &[
     (&["--quiet"], For::Both, Takes::Flag(|s| { s.quiet = true; Ok(()) }), "no error messages"),
     (&["--help"], For::Both, Takes::Flag(|_| Err(Stop::Help)), "this text"),
     (&["--version"], For::Both, Takes::Flag(|_| Err(Stop::Version)), "the version"),
-    // Not yet.
-    (&["--cafile"], For::Both, Takes::Tls, ""), (&["--capath"], For::Both, Takes::Tls, ""), (&["--cert"], For::Both, Takes::Tls, ""),
-    (&["--key"], For::Both, Takes::Tls, ""), (&["--keyform"], For::Both, Takes::Tls, ""), (&["--ciphers"], For::Both, Takes::Tls, ""),
-    (&["--insecure"], For::Both, Takes::Tls, ""), (&["--psk"], For::Both, Takes::Tls, ""), (&["--psk-identity"], For::Both, Takes::Tls, ""),
-    (&["--tls-alpn"], For::Both, Takes::Tls, ""), (&["--tls-engine"], For::Both, Takes::Tls, ""), (&["--tls-engine-kpass-sha1"], For::Both, Takes::Tls, ""),
-    (&["--tls-use-os-certs"], For::Both, Takes::Tls, ""), (&["--tls-version"], For::Both, Takes::Tls, ""),
+    // TLS.
+    (&["--cafile"], For::Both, Takes::Value("file", |s, v| { s.tls.cafile = Some(v.into()); Ok(()) }), "TLS: trust the authorities of this file in PEM form"),
+    (&["--capath"], For::Both, Takes::Value("directory", |s, v| { s.tls.capath = Some(v.into()); Ok(()) }), "TLS: trust the authorities of the files in this directory"),
+    (&["--cert"], For::Both, Takes::Value("file", |s, v| { s.tls.cert = Some(v.into()); Ok(()) }), "TLS: this client's own certificate in PEM form"),
+    (&["--key"], For::Both, Takes::Value("file", |s, v| { s.tls.key = Some(v.into()); Ok(()) }), "TLS: its private key in PEM form, without a pass phrase"),
+    (&["--keyform"], For::Both, Takes::Value("keyform", key_form), "TLS: the form of the key; pem"),
+    (&["--ciphers"], For::Both, Takes::Value("ciphers", |s, v| { s.tls.ciphers = Some(text("--ciphers", v)?); Ok(()) }), "TLS: ciphers to offer, OpenSSL's names with colons"),
+    (&["--tls-version"], For::Both, Takes::Value("version", tls_version), "TLS: the lowest version, tlsv1.2 (default) or tlsv1.3"),
+    (&["--tls-alpn"], For::Both, Takes::Value("protocol", |s, v| { s.tls.alpn = Some(text("--tls-alpn", v)?); Ok(()) }), "TLS: the application protocol to ask for"),
+    (&["--tls-use-os-certs"], For::Both, Takes::Flag(|s| { s.tls.system_authorities = true; Ok(()) }), "TLS: trust the authorities of the system"),
+    (&["--insecure"], For::Both, Takes::Flag(|s| { s.tls.insecure = true; Ok(()) }), "TLS: the name in the broker's certificate may be another; for trials"),
+    // Known to mosquitto's tools, refused here.
+    (&["--psk"], For::Both, Takes::Refused(PSK), ""), (&["--psk-identity"], For::Both, Takes::Refused(PSK), ""),
+    (&["--tls-engine"], For::Both, Takes::Refused(ENGINE), ""), (&["--tls-engine-kpass-sha1"], For::Both, Takes::Refused(ENGINE), ""),
 ];
 
 fn find(tool: Tool, name: &OsStr) -> Option<&'static Choice> {
@@ -133,7 +142,7 @@ pub(super) fn apply(settings: &mut Settings, arguments: &[OsString]) -> Result<(
                 after
             }
             Takes::Property => property(settings, following)?,
-            Takes::Tls => return Err(refused(format!("Error: {shown} is {TLS_REFUSED}"))),
+            Takes::Refused(reason) => return Err(refused(format!("Error: {shown} is {reason}"))),
         };
     }
     Ok(())
@@ -180,6 +189,23 @@ fn parse<N: FromStr>(value: &OsStr) -> Option<N> {
 fn port(settings: &mut Settings, value: &OsStr) -> Result<(), Stop> {
     let port = parse(value).ok_or_else(|| refused(format!("Error: Invalid port given: {}", value.to_string_lossy())))?;
     settings.port = Some(port);
+    Ok(())
+}
+
+fn key_form(_: &mut Settings, value: &OsStr) -> Result<(), Stop> {
+    match value.to_str() {
+        Some("pem") => Ok(()),
+        Some("engine") => Err(refused(format!("Error: --keyform engine is {ENGINE}"))),
+        _ => Err(refused_spaced("Error: If keyform is set, it must be pem.")),
+    }
+}
+
+fn tls_version(settings: &mut Settings, value: &OsStr) -> Result<(), Stop> {
+    match value.to_str() {
+        // 1.1 as the lowest version allows what is newer.
+        Some(version @ ("tlsv1.3" | "tlsv1.2" | "tlsv1.1")) => settings.tls.version = Some(version.to_owned()),
+        _ => return Err(refused(format!("Error: Invalid TLS version '{}', write tlsv1.2 or tlsv1.3.", value.to_string_lossy()))),
+    }
     Ok(())
 }
 
@@ -284,13 +310,15 @@ fn will_topic(settings: &mut Settings, value: &OsStr) -> Result<(), Stop> {
 fn url(settings: &mut Settings, value: &OsStr) -> Result<(), Stop> {
     let url = text("-L", value)?;
     let scheme = |scheme: &str| url.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
-    if scheme("mqtts://") {
-        return Err(refused(format!("Error: A URL with mqtts:// is {TLS_REFUSED}")));
-    }
-    if !scheme("mqtt://") {
+    let (start, default_port) = if scheme("mqtts://") {
+        settings.tls.system_authorities = settings.tls.cafile.is_none() && settings.tls.capath.is_none();
+        ("mqtts://", "8883")
+    } else if scheme("mqtt://") {
+        ("mqtt://", "1883")
+    } else {
         return Err(refused_spaced("Error: unsupported URL scheme."));
-    }
-    let rest = url.get("mqtt://".len()..).unwrap_or_default();
+    };
+    let rest = url.get(start.len()..).unwrap_or_default();
     let Some((authority, topic_part)) = rest.split_once('/') else {
         return Err(refused("Error: Invalid URL for -L argument specified - topic missing."));
     };
@@ -307,7 +335,7 @@ fn url(settings: &mut Settings, value: &OsStr) -> Result<(), Stop> {
         _ => (place, None),
     };
     settings.host = Some(host.trim_start_matches('[').trim_end_matches(']').to_owned());
-    port(settings, OsStr::new(port_part.unwrap_or("1883")))
+    port(settings, OsStr::new(port_part.unwrap_or(default_port)))
 }
 
 fn source(settings: &mut Settings, source: Source) -> Result<(), Stop> {
@@ -368,7 +396,7 @@ mod tests {
     #[test]
     fn no_name_stands_for_two_options_of_a_tool_and_each_is_explained() {
         for (index, (names, tools, takes, doc)) in OPTIONS.iter().enumerate() {
-            assert_eq!(doc.is_empty(), matches!(takes, Takes::Tls), "{names:?}");
+            assert_eq!(doc.is_empty(), matches!(takes, Takes::Refused(_)), "{names:?}");
             for (others, other_tools, ..) in OPTIONS.iter().skip(index + 1) {
                 let shared = names.iter().any(|name| others.contains(name));
                 assert!(!shared || (tools != other_tools && *tools != For::Both && *other_tools != For::Both), "{names:?} {others:?}");
@@ -380,7 +408,7 @@ mod tests {
     fn help_lists_every_option_of_its_tool_and_no_other() {
         for tool in [Tool::Pub, Tool::Sub] {
             let help = super::super::help::text(tool);
-            for (names, ..) in OPTIONS.iter().filter(|(.., takes, _)| !matches!(takes, Takes::Tls)) {
+            for (names, ..) in OPTIONS.iter().filter(|(.., takes, _)| !matches!(takes, Takes::Refused(_))) {
                 let line = format!("\n {}", names.join(", "));
                 let known = names.iter().all(|name| find(tool, OsStr::new(name)).is_some());
                 assert_eq!(help.contains(&line), known, "{names:?}");

@@ -33,6 +33,8 @@ impl Outcome {
     pub(super) fn of_dial(error: &DialError) -> Self {
         match error {
             DialError::Lookup(_) => Self::failure("Unable to connect (Lookup error.)."),
+            DialError::TlsOptions(reason) => Self::failure(format!("Error: Problem setting TLS options: {reason}.")),
+            DialError::Tls(reason) => Self::failure(format!("Unable to connect (A TLS error occurred.): {reason}.")),
             DialError::Io(_) => Self::failure(format!("Error: {error}")),
         }
     }
@@ -65,7 +67,12 @@ impl Outcome {
 
 /// Connects and sends CONNECT; gives the flows back where that fails.
 pub(super) fn open(settings: &Settings, connect: &Connect, flows: Flows) -> Result<Session, (DialError, Flows)> {
-    let options = DialOptions { bind: settings.bind.clone(), no_delay: settings.no_delay, proxy: settings.proxy.clone(), until: None };
+    let tls = settings.tls.is_wanted().then(|| settings.tls.config()).transpose();
+    let tls = match tls {
+        Ok(tls) => tls,
+        Err(reason) => return Err((DialError::TlsOptions(reason.into()), flows)),
+    };
+    let options = DialOptions { bind: settings.bind.clone(), no_delay: settings.no_delay, proxy: settings.proxy.clone(), tls, until: None };
     match Stream::dial(&settings.address(), &options) {
         Ok(stream) => Session::start(stream, connect.clone(), flows, settings.debug),
         Err(error) => Err((error, flows)),

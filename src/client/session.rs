@@ -163,7 +163,7 @@ impl Session {
             self.say("sending DISCONNECT");
             self.send(&Packet::Disconnect(Disconnect { reason, properties }));
         }
-        while self.sent < self.outgoing.len() {
+        while self.sent < self.outgoing.len() || self.stream.wants_write() {
             let flags = PollFlags::POLLOUT;
             let mut wanted = [PollFd::new(self.stream.as_fd(), flags)];
             let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
@@ -207,7 +207,7 @@ impl Session {
             None => PollTimeout::NONE,
         };
         let mut flags = PollFlags::POLLIN;
-        flags.set(PollFlags::POLLOUT, self.sent < self.outgoing.len());
+        flags.set(PollFlags::POLLOUT, self.sent < self.outgoing.len() || self.stream.wants_write());
         let (socket_ready, other_ready) = {
             let mut wanted = vec![PollFd::new(self.stream.as_fd(), flags)];
             wanted.extend(other.map(|other| PollFd::new(other, PollFlags::POLLIN)));
@@ -226,17 +226,26 @@ impl Session {
 
     fn read(&mut self) -> Result<(), SessionError> {
         let mut buffer = [0; 16 * 1024];
-        match self.stream.read(&mut buffer) {
-            Ok(0) => Err(SessionError::Lost),
-            Ok(len) => {
-                self.incoming.drain(..self.consumed);
-                self.consumed = 0;
-                self.incoming.extend_from_slice(buffer.get(..len).unwrap_or_default());
-                self.last_in = Instant::now();
-                Ok(())
+        let mut came = false;
+        loop {
+            match self.stream.read(&mut buffer) {
+                // What came before the end is handled first; the end is still there at the next read.
+                Ok(0) if came => return Ok(()),
+                Ok(0) => return Err(SessionError::Lost),
+                Ok(len) => {
+                    self.incoming.drain(..self.consumed);
+                    self.consumed = 0;
+                    self.incoming.extend_from_slice(buffer.get(..len).unwrap_or_default());
+                    self.last_in = Instant::now();
+                    came = true;
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Ok(()),
+                Err(_) if came => return Ok(()),
+                Err(_) => return Err(SessionError::Lost),
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(()),
-            Err(_) => Err(SessionError::Lost),
+            if !self.stream.may_hold_bytes() {
+                return Ok(());
+            }
         }
     }
 
@@ -256,7 +265,10 @@ impl Session {
         }
         self.outgoing.clear();
         self.sent = 0;
-        Ok(())
+        match self.stream.flush() {
+            Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => self.read(),
+            _ => Ok(()),
+        }
     }
 
     /// Pings when nothing was sent for the keep alive time; gives when to look again.

@@ -9,6 +9,7 @@ use super::format::Format;
 use super::options;
 use super::property_arguments::PropertyLists;
 use super::proxy::Proxy;
+use super::tls::TlsOptions;
 use crate::mqtt::{Connect, Property, ProtocolVersion, Qos, RetainHandling, Will};
 
 /// The two tools; they share one table of options.
@@ -65,6 +66,7 @@ pub(super) struct Settings {
     pub(super) bind: Option<String>,
     pub(super) no_delay: bool,
     pub(super) proxy: Option<Proxy>,
+    pub(super) tls: TlsOptions,
     pub(super) version: ProtocolVersion,
     pub(super) client_id: Option<String>,
     pub(super) client_id_prefix: Option<String>,
@@ -117,6 +119,7 @@ impl Settings {
             bind: None,
             no_delay: false,
             proxy: None,
+            tls: TlsOptions::default(),
             version: ProtocolVersion::V311,
             client_id: None,
             client_id_prefix: None,
@@ -194,15 +197,19 @@ impl Settings {
         if self.tool == Tool::Sub && self.topics.is_empty() {
             return Err(refused("Error: You must specify a topic to subscribe to."));
         }
-        if self.port == Some(8883) {
-            return Err(refused(format!("Error: Port 8883 is {}", options::TLS_REFUSED)));
+        if self.tls.cert.is_some() != self.tls.key.is_some() {
+            return Err(refused("Error: Both certfile and keyfile must be provided if one of them is set."));
+        }
+        // As mosquitto: the port for TLS means TLS, with the system's authorities unless others are named.
+        if self.port == Some(8883) && !self.tls.is_wanted() {
+            self.tls.system_authorities = true;
         }
         self.properties.check().map_err(refused)
     }
 
     pub(super) fn address(&self) -> Address {
         let host = self.host.clone().unwrap_or_else(|| "localhost".to_owned());
-        match self.port.unwrap_or(1883) {
+        match self.port.unwrap_or(if self.tls.is_wanted() { 8883 } else { 1883 }) {
             0 => Address::Unix(PathBuf::from(host)),
             port => Address::Tcp { host, port },
         }

@@ -106,7 +106,20 @@ fn complete(chain: &mut Vec<CertificateDer<'static>>, authorities: &[Certificate
     }
 }
 
-fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+/// The cipher suites that `ciphers` names in OpenSSL's way; all of them for `None`.
+///
+/// # Errors
+/// What is wrong with the list, in one line.
+pub fn cipher_suites(ciphers: Option<&str>) -> Result<Vec<rustls::SupportedCipherSuite>, String> {
+    let tls = Tls { ciphers: ciphers.map(Into::into), ..Tls::default() };
+    ciphers::suites(&tls).map_err(|fault| format!("{} {}", fault.message, fault.hint.unwrap_or_default()))
+}
+
+/// Every certificate of a file in PEM form.
+///
+/// # Errors
+/// What is damaged, as half a sentence.
+pub fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     CertificateDer::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())
 }
 

@@ -3,3 +3,4 @@
 mod compared;
 mod flows;
 mod paho;
+mod tls;

@@ -21,7 +21,7 @@ pub struct Authority {
 }
 
 impl Authority {
-    fn new(folder: &Folder, name: &'static str) -> Self {
+    pub fn new(folder: &Folder, name: &'static str) -> Self {
         Self::under(folder, name, None)
     }
 
@@ -40,7 +40,7 @@ impl Authority {
     }
 
     /// `NAME.crt` and `NAME.key`.
-    fn sign(&self, folder: &Folder, name: &str, common_name: Option<&str>, serial: u64) {
+    pub fn sign(&self, folder: &Folder, name: &str, common_name: Option<&str>, serial: u64) {
         let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::OrganizationName, "darner, tests");
