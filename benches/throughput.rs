@@ -1,4 +1,5 @@
 //! darner and Debian's mosquitto side by side, in one run: deliveries per second of the broker's CPU, and memory of idle connections.
+//! Scenarios that say `kept` have durable subscribers at brokers with `persistence true`, ours at the level `process`.
 //! The broker runs on one core, the load on another. CPU seconds come from schedstat and are exact; wall clock times would tell more
 //! about the machine's other work. `make bench`, or `cargo bench --bench throughput -- [SCENARIO] [SECONDS]`.
 
@@ -12,7 +13,7 @@ mod client;
 mod scenario;
 
 use broker::Broker;
-use scenario::{SCENARIOS, Scenario};
+use scenario::{Figures, KEPT_SCENARIOS, SCENARIOS, Scenario};
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
@@ -26,7 +27,13 @@ fn main() {
     }
     println!(" ratio |\n|---|{}---|", "---|".repeat(brokers.len()));
     for scenario in SCENARIOS.iter().filter(|scenario| only.is_none_or(|only| scenario.name.contains(only.as_str()))) {
-        row(scenario.name, &brokers, |program| rate(program, scenario, seconds));
+        row(scenario.name, &brokers, |program| run(program, scenario, seconds).per_cpu_second);
+    }
+    for scenario in KEPT_SCENARIOS.iter().filter(|scenario| only.is_none_or(|only| scenario.name.contains(only.as_str()))) {
+        let figures: Vec<Figures> = brokers.iter().map(|(_, program)| run(program, scenario, seconds)).collect();
+        let cells = |value: fn(&Figures) -> f64| figures.iter().map(value).collect::<Vec<_>>();
+        show(scenario.name, &cells(|figures| figures.per_cpu_second));
+        show(&format!("{}: by the clock", scenario.name), &cells(|figures| figures.per_second));
     }
     if only.is_none_or(|only| only == "idle") {
         row("idle: bytes per connection", &brokers, |program| -idle(program));
@@ -36,20 +43,23 @@ fn main() {
 
 /// Negative numbers are those where less is better.
 fn row(name: &str, brokers: &[(&str, Vec<String>)], measure: impl Fn(&[String]) -> f64) {
-    let figures: Vec<f64> = brokers.iter().map(|(_, program)| measure(program)).collect();
+    show(name, &brokers.iter().map(|(_, program)| measure(program)).collect::<Vec<_>>());
+}
+
+fn show(name: &str, figures: &[f64]) {
     print!("| {name} |");
-    for figure in &figures {
+    for figure in figures {
         print!(" {:.0} |", figure.abs());
     }
-    match figures[..] {
+    match *figures {
         [ours, theirs] if ours < 0.0 => println!(" {:.1}× |", theirs / ours),
         [ours, theirs] => println!(" {:.1}× |", ours / theirs),
         _ => println!(" |"),
     }
 }
 
-fn rate(program: &[String], scenario: &Scenario, seconds: f64) -> f64 {
-    let broker = Broker::start(program);
+fn run(program: &[String], scenario: &Scenario, seconds: f64) -> Figures {
+    let broker = Broker::start_with(program, scenario.is_kept());
     scenario::run(&broker, scenario, seconds)
 }
 

@@ -1,6 +1,7 @@
 //! A broker under load: started on its own core, its CPU time and memory read from /proc.
 
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -23,6 +24,8 @@ pub struct Broker {
     pub port: u16,
     child: Child,
     conf: PathBuf,
+    /// Where it keeps its state.
+    location: Option<PathBuf>,
 }
 
 impl Broker {
@@ -39,9 +42,21 @@ impl Broker {
     }
 
     pub fn start(program: &[String]) -> Self {
+        Self::start_with(program, false)
+    }
+
+    /// `kept`: with `persistence true`, in a folder of its own.
+    pub fn start_with(program: &[String], kept: bool) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
         let conf = std::env::temp_dir().join(format!("darner-bench-{}-{port}.conf", std::process::id()));
-        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nlog_dest none\n");
+        let mut text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nlog_dest none\n");
+        let location = kept.then(|| {
+            let folder = std::env::temp_dir().join(format!("darner-bench-{}-{port}", std::process::id()));
+            std::fs::create_dir_all(&folder).expect("a folder");
+            std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).expect("ours");
+            text += &format!("persistence true\npersistence_location {}/\n", folder.display());
+            folder
+        });
         std::fs::write(&conf, text).expect("a configuration");
         let child = Command::new(&program[0])
             .args(&program[1..])
@@ -53,7 +68,7 @@ impl Broker {
             .spawn()
             .expect("the broker starts");
         pin(child.id() as i32, BROKER_CORE);
-        let broker = Self { port, child, conf };
+        let broker = Self { port, child, conf, location };
         for _ in 0..500 {
             if TcpStream::connect(("127.0.0.1", port)).is_ok() {
                 return broker;
@@ -85,5 +100,8 @@ impl Drop for Broker {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::remove_file(&self.conf);
+        if let Some(folder) = &self.location {
+            let _ = std::fs::remove_dir_all(folder);
+        }
     }
 }

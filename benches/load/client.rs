@@ -15,6 +15,10 @@ pub struct Client {
     next_packet_id: u16,
 }
 
+fn ack(packet_id: PacketId) -> Ack {
+    Ack { packet_id, reason: ReasonCode::Success, properties: Vec::new() }
+}
+
 /// What came in.
 pub enum Event<'a> {
     Message(&'a [u8]),
@@ -24,13 +28,18 @@ pub enum Event<'a> {
 
 impl Client {
     pub fn connect(port: u16, client_id: &str) -> Self {
+        Self::connect_with(port, client_id, true)
+    }
+
+    /// `clean_start` false: a session that outlives the connection.
+    pub fn connect_with(port: u16, client_id: &str, clean_start: bool) -> Self {
         let socket = TcpStream::connect(("127.0.0.1", port)).expect("the broker accepts");
         socket.set_nodelay(true).expect("a TCP socket");
         let mut client = Self { socket, incoming: Vec::new(), outgoing: Vec::new(), next_packet_id: 0 };
         client.request(&Packet::Connect(Box::new(Connect {
             version: VERSION,
             bridge: false,
-            clean_start: true,
+            clean_start,
             keep_alive: 0,
             properties: Vec::new(),
             client_id: client_id.to_owned(),
@@ -115,12 +124,15 @@ impl Client {
             match packet {
                 Packet::Publish(publish) => {
                     if let Some(packet_id) = publish.packet_id {
-                        let ack = Ack { packet_id, reason: ReasonCode::Success, properties: Vec::new() };
-                        encode(&Packet::Puback(ack), VERSION, &mut self.outgoing);
+                        let ack = ack(packet_id);
+                        let answer = if publish.qos == Qos::ExactlyOnce { Packet::Pubrec(ack) } else { Packet::Puback(ack) };
+                        encode(&answer, VERSION, &mut self.outgoing);
                     }
                     each(Event::Message(publish.payload));
                 }
-                Packet::Puback(_) => each(Event::Acknowledged),
+                Packet::Pubrel(release) => encode(&Packet::Pubcomp(ack(release.packet_id)), VERSION, &mut self.outgoing),
+                Packet::Pubrec(received) => encode(&Packet::Pubrel(ack(received.packet_id)), VERSION, &mut self.outgoing),
+                Packet::Puback(_) | Packet::Pubcomp(_) => each(Event::Acknowledged),
                 _ => each(Event::Other),
             }
         }

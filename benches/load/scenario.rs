@@ -16,6 +16,27 @@ pub struct Scenario {
     qos: Qos,
     /// Messages under way for each publisher.
     window: u64,
+    kept: Option<Kept>,
+}
+
+/// Subscribers whose sessions outlive their connections, at a broker with `persistence true`.
+struct Kept {
+    /// Further ones that are away: their messages wait.
+    away: usize,
+}
+
+impl Scenario {
+    pub fn is_kept(&self) -> bool {
+        self.kept.is_some()
+    }
+}
+
+/// What a scenario came to.
+pub struct Figures {
+    /// Deliveries per second of the broker's CPU.
+    pub per_cpu_second: f64,
+    /// Deliveries per second of the clock.
+    pub per_second: f64,
 }
 
 const PAYLOAD_BYTES: usize = 64;
@@ -23,13 +44,27 @@ const WARM_UP: Duration = Duration::from_millis(500);
 const DRAIN: Duration = Duration::from_secs(20);
 
 pub const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "1→1 QoS 0", publishers: 1, subscribers: 1, qos: Qos::AtMostOnce, window: 1000 },
-    Scenario { name: "1→1 QoS 1", publishers: 1, subscribers: 1, qos: Qos::AtLeastOnce, window: 1000 },
-    Scenario { name: "50→1 QoS 0", publishers: 50, subscribers: 1, qos: Qos::AtMostOnce, window: 20 },
-    Scenario { name: "50→1 QoS 1", publishers: 50, subscribers: 1, qos: Qos::AtLeastOnce, window: 20 },
-    Scenario { name: "1→100 QoS 0", publishers: 1, subscribers: 100, qos: Qos::AtMostOnce, window: 200 },
-    Scenario { name: "1→100 QoS 1", publishers: 1, subscribers: 100, qos: Qos::AtLeastOnce, window: 200 },
+    Scenario { name: "1→1 QoS 0", publishers: 1, subscribers: 1, qos: Qos::AtMostOnce, window: 1000, kept: None },
+    Scenario { name: "1→1 QoS 1", publishers: 1, subscribers: 1, qos: Qos::AtLeastOnce, window: 1000, kept: None },
+    Scenario { name: "50→1 QoS 0", publishers: 50, subscribers: 1, qos: Qos::AtMostOnce, window: 20, kept: None },
+    Scenario { name: "50→1 QoS 1", publishers: 50, subscribers: 1, qos: Qos::AtLeastOnce, window: 20, kept: None },
+    Scenario { name: "1→100 QoS 0", publishers: 1, subscribers: 100, qos: Qos::AtMostOnce, window: 200, kept: None },
+    Scenario { name: "1→100 QoS 1", publishers: 1, subscribers: 100, qos: Qos::AtLeastOnce, window: 200, kept: None },
 ];
+
+pub const KEPT_SCENARIOS: &[Scenario] = &[
+    kept("1→1 QoS 1, kept", (1, 1, 0), Qos::AtLeastOnce, 1000),
+    kept("1→1 QoS 2, kept", (1, 1, 0), Qos::ExactlyOnce, 20),
+    kept("50→10 QoS 1, kept", (50, 10, 0), Qos::AtLeastOnce, 20),
+    kept("50→10 QoS 2, kept", (50, 10, 0), Qos::ExactlyOnce, 20),
+    kept("10→1 QoS 1, kept, 2 away", (10, 1, 2), Qos::AtLeastOnce, 100),
+    kept("10→5 QoS 2, kept, 2 away", (10, 5, 2), Qos::ExactlyOnce, 20),
+    kept("1→100 QoS 1, kept", (1, 100, 0), Qos::AtLeastOnce, 200),
+];
+
+const fn kept(name: &'static str, (publishers, subscribers, away): (usize, usize, usize), qos: Qos, window: u64) -> Scenario {
+    Scenario { name, publishers, subscribers, qos, window, kept: Some(Kept { away }) }
+}
 
 struct Load<'a> {
     scenario: &'a Scenario,
@@ -44,24 +79,27 @@ struct Load<'a> {
     scratch: Vec<u8>,
 }
 
-/// Deliveries per second of the broker's CPU.
-pub fn run(broker: &Broker, scenario: &Scenario, seconds: f64) -> f64 {
+pub fn run(broker: &Broker, scenario: &Scenario, seconds: f64) -> Figures {
     let mut load = Load::new(broker.port, scenario);
     load.turn_until(Instant::now() + WARM_UP);
-    let (cpu, deliveries) = (broker.cpu_seconds(), load.deliveries);
-    load.turn_until(Instant::now() + Duration::from_secs_f64(seconds));
-    let rate = (load.deliveries - deliveries) as f64 / (broker.cpu_seconds() - cpu);
+    let (cpu, deliveries, began) = (broker.cpu_seconds(), load.deliveries, Instant::now());
+    load.turn_until(began + Duration::from_secs_f64(seconds));
+    let count = (load.deliveries - deliveries) as f64;
+    let figures =
+        Figures { per_cpu_second: count / (broker.cpu_seconds() - cpu), per_second: count / began.elapsed().as_secs_f64() };
     load.drain();
-    rate
+    figures
 }
 
 impl<'a> Load<'a> {
     fn new(port: u16, scenario: &'a Scenario) -> Self {
         let subscriber = |number| {
-            let mut client = Client::connect(port, &format!("subscriber-{number}"));
+            let mut client = Client::connect_with(port, &format!("subscriber-{number}"), !scenario.is_kept());
             client.subscribe("bench/#", scenario.qos);
             client
         };
+        let away = scenario.kept.as_ref().map_or(0, |kept| kept.away);
+        (0..away).for_each(|number| drop(subscriber(scenario.subscribers + number)));
         let subscribers: Vec<_> = (0..scenario.subscribers).map(subscriber).collect();
         let publishers: Vec<_> = (0..scenario.publishers).map(|number| Client::connect(port, &format!("publisher-{number}"))).collect();
         for client in subscribers.iter().chain(&publishers) {
