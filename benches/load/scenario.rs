@@ -85,8 +85,7 @@ pub fn run(broker: &Broker, scenario: &Scenario, seconds: f64) -> Figures {
     let (cpu, deliveries, began) = (broker.cpu_seconds(), load.deliveries, Instant::now());
     load.turn_until(began + Duration::from_secs_f64(seconds));
     let count = (load.deliveries - deliveries) as f64;
-    let figures =
-        Figures { per_cpu_second: count / (broker.cpu_seconds() - cpu), per_second: count / began.elapsed().as_secs_f64() };
+    let figures = Figures { per_cpu_second: count / (broker.cpu_seconds() - cpu), per_second: count / began.elapsed().as_secs_f64() };
     load.drain();
     figures
 }

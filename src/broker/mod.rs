@@ -185,7 +185,7 @@ impl Broker {
             Input::Reconfigured { settings } => self.reconfigured(settings, now, out),
             Input::Stored { count } => self.stored = self.stored.max(count),
             Input::NotStored { connection } => self.abort(connection, ReasonCode::QuotaExceeded, now, out),
-            Input::StoreFailing { failing } => self.store_failing = failing,
+            Input::StoreFailing { failing } => self.store_is_failing(failing, now, out),
             Input::FromShard { from, message } => self.hear_shard(from, message, now, out),
             Input::DeadlineReached => self.deadline_reached(now, out),
             Input::Log { letter, line } => self.publish_log_line(letter, line, now, out),

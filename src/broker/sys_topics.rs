@@ -53,11 +53,15 @@ struct View<'a> {
     retained: u64,
     queued: u64,
     queued_bytes: u64,
+    store_failing: bool,
 }
 
 type Read = fn(&View<'_>) -> u64;
 
-/// Topic after `$SYS/broker/`, and its value. mosquitto's names; the two `heap` topics are absent, since nothing counts the heap.
+/// 1 while the store keeps nothing, else 0. A name of our own, shown with `persistence true` only.
+const STORE_FAILING: &str = "persistence/failing";
+
+/// Topic after `$SYS/broker/`, and its value. mosquitto's names, but for [`STORE_FAILING`]; the two `heap` topics are absent, since nothing counts the heap.
 const ROWS: &[(&str, Read)] = &[
     ("clients/total", |v| v.clients),
     ("clients/maximum", |v| v.counters.clients_maximum),
@@ -82,6 +86,7 @@ const ROWS: &[(&str, Read)] = &[
     ("publish/bytes/received", |v| v.counters.publish_bytes_received),
     ("publish/bytes/sent", |v| v.counters.publish_bytes_sent),
     ("connections/socket/count", |v| v.counters.sockets),
+    (STORE_FAILING, |v| u64::from(v.store_failing)),
 ];
 
 /// Topic after `$SYS/broker/load/`; `/1min`, `/5min` and `/15min` follow.
@@ -152,8 +157,15 @@ impl Broker {
     }
 
     fn read_counters(&mut self) -> (Vec<u64>, Vec<u64>) {
-        let mut view =
-            View { counters: &self.counters, clients: 0, connected: 0, retained: self.retained.len() as u64, queued: 0, queued_bytes: 0 };
+        let mut view = View {
+            counters: &self.counters,
+            clients: 0,
+            connected: 0,
+            retained: self.retained.len() as u64,
+            queued: 0,
+            queued_bytes: 0,
+            store_failing: self.store_failing,
+        };
         for (_, session) in self.sessions.iter().filter(|(_, session)| !session.identity.trusted) {
             view.clients += 1;
             view.connected += u64::from(session.wire.is_some());
@@ -173,11 +185,20 @@ impl Broker {
     fn publish_rows(&mut self, values: &[u64], now: Time, out: &mut Outbox) {
         self.sys_topics.rows.resize(ROWS.len(), None);
         for (at, ((topic, _), value)) in ROWS.iter().zip(values).enumerate() {
-            let Some(known) = self.sys_topics.rows.get_mut(at) else { continue };
+            let Some(known) = self.sys_topics.rows.get_mut(at).filter(|_| self.persists || *topic != STORE_FAILING) else { continue };
             if *known != Some(*value) {
                 *known = Some(*value);
                 self.publish_sys(topic, value.to_string(), now, out);
             }
+        }
+    }
+
+    /// Whoever watches `$SYS` hears of it at once.
+    pub(super) fn store_is_failing(&mut self, failing: bool, now: Time, out: &mut Outbox) {
+        self.store_failing = failing;
+        if self.settings.conf.sys_interval_secs > 0 && self.shard.0 == 0 {
+            let (values, _) = self.read_counters();
+            self.publish_rows(&values, now, out);
         }
     }
 

@@ -24,7 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const CONVERSATION: Duration = Duration::from_millis(4750);
 
 /// PID 1 answers at once, or not at all.
-const CERTIFICATES: Duration = Duration::from_millis(200);
+const SUPERVISOR: Duration = Duration::from_millis(200);
 
 /// Docker keeps no more than this of what a health check prints.
 const OUTPUT_BYTES_MAX: usize = 4096;
@@ -72,7 +72,7 @@ fn check(variables: &Variables, until: Instant) -> Result<String, String> {
     let port = variables.port;
     let place = format!("port {port}");
     let failure = match over_tcp(variables, until) {
-        Ok(()) => return with_certificates(format!("round trip through {place}")),
+        Ok(()) => return with_supervisor(format!("round trip through {place}")),
         Err(failure) => failure,
     };
     let reason = format!("{place}: {}", failure.reason);
@@ -85,18 +85,18 @@ fn check(variables: &Variables, until: Instant) -> Result<String, String> {
         format!("{reason}; and no private socket of this container answers ({}): {hint}", plain(&error))
     })?;
     match round_trip(Stream::Unix(stream), variables, until) {
-        Ok(()) => with_certificates("round trip through the private socket".to_owned()),
+        Ok(()) => with_supervisor("round trip through the private socket".to_owned()),
         Err(private) => Err(format!("{reason}; private socket: {}", private.reason)),
     }
 }
 
-/// What PID 1 says of the certificates that are served: an expired one is ill, one that expires soon is told. Without a PID 1 of ours
-/// nobody knows.
-fn with_certificates(how: String) -> Result<String, String> {
+/// What PID 1 says: a broker that cannot keep anything is ill, and so is an expired certificate; one that expires soon is told. Without a
+/// PID 1 of ours nobody knows.
+fn with_supervisor(how: String) -> Result<String, String> {
     let ask = || -> io::Result<String> {
         let mut stream = local_socket::find(Kind::Control)?;
-        stream.set_read_timeout(Some(CERTIFICATES))?;
-        stream.write_all(format!("{}\n", local_socket::ASK_CERTIFICATES).as_bytes())?;
+        stream.set_read_timeout(Some(SUPERVISOR))?;
+        stream.write_all(format!("{}\n", local_socket::ASK_HEALTH).as_bytes())?;
         let mut text = String::new();
         stream.take(OUTPUT_BYTES_MAX as u64).read_to_string(&mut text)?;
         Ok(text)

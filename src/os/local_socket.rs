@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use super::process;
 
 /// What the health check asks over the control socket: the answer is an exit code, a newline and text.
-pub const ASK_CERTIFICATES: &str = "certificates";
+pub const ASK_HEALTH: &str = "health";
+
+/// What the broker says over the notification socket when it is ill: a sentence, or nothing when that is over.
+pub const ILL: &str = "X_DARNER_ILL";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

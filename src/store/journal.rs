@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::frames::{self, Found};
 use super::writer::Writer;
@@ -19,6 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const BEHIND_BYTES: u64 = 64 << 20;
 /// A record costs so much besides its payload, roughly.
 const RECORD_BYTES: u64 = 200;
+
+/// What a damaged file is called: this and a date follow its name.
+const DAMAGED: &str = ".damaged-";
+/// So many of them are kept.
+const DAMAGED_MAX: usize = 5;
 
 #[derive(Default)]
 struct Inbox {
@@ -49,7 +54,7 @@ pub struct Journal {
     thread: Option<JoinHandle<()>>,
 }
 
-fn weight(record: &Record) -> u64 {
+pub(super) fn weight(record: &Record) -> u64 {
     let payload = match record {
         Record::Retained { message } | Record::Received { message, .. } => message.payload.len(),
         Record::Queued { delivery, .. } => delivery.message.payload.len(),
@@ -115,8 +120,7 @@ impl Journal {
         let path = options.path.clone();
         let whole = read(&path, &options, &mut state, &*say);
         let level = options.level;
-        let mut writer =
-            Writer { options, path, file: None, len: 0, base: 0, state: state.clone(), changes: 0, saved_at: Instant::now(), say };
+        let mut writer = Writer::new(options, path, state.clone(), say);
         let shared = Arc::new(Shared::default());
         if level != Level::Snapshot || whole.is_none() && !state_is_empty(&state) {
             let begun = writer.begin(whole);
@@ -213,11 +217,44 @@ fn read(path: &Path, options: &Options, state: &mut State, say: &dyn Fn(&Notice)
     None
 }
 
-/// Under a dated name; a file that is a mount is copied.
+/// Under a dated name; a file that is a mount is copied. Of those from before, the newest stay.
 fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(jiff::Timestamp::now().strftime(".damaged-%Y%m%dT%H%M%SZ").to_string());
-    let aside = PathBuf::from(name);
-    std::fs::rename(path, &aside).or_else(|_| std::fs::copy(path, &aside).map(drop))?;
+    let named = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let date = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+    let aside = (1..100).map(|n| named(&format!("{DAMAGED}{date}{}", if n == 1 { String::new() } else { format!("-{n:02}") })));
+    let aside = aside.into_iter().find(|name| !name.exists()).ok_or(std::io::ErrorKind::AlreadyExists)?;
+    if std::fs::rename(path, &aside).is_err()
+        && let Err(error) = std::fs::copy(path, &aside)
+    {
+        // Half a copy is of no use to anybody.
+        let _ = std::fs::remove_file(&aside);
+        return Err(error);
+    }
+    forget_oldest(path);
     Ok(aside)
+}
+
+fn forget_oldest(path: &Path) {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return };
+    let beginning = format!("{}{DAMAGED}", name.to_string_lossy());
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let is_ours = |entry: &std::fs::DirEntry| {
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        is_file
+            && entry
+                .file_name()
+                .to_string_lossy()
+                .strip_prefix(&beginning)
+                .is_some_and(|date| date.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    // Dates sort by age.
+    let mut old: Vec<PathBuf> = entries.flatten().filter(is_ours).map(|entry| entry.path()).collect();
+    old.sort_unstable();
+    for old in old.iter().rev().skip(DAMAGED_MAX) {
+        let _ = std::fs::remove_file(old);
+    }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::frames::{self, FRAME_BYTES_FULL, Frame, HEADER_BYTES};
+use super::journal::weight;
 use super::squeeze::squeeze;
 use super::{Level, Options, State};
 use crate::broker::Record;
@@ -16,41 +17,71 @@ use crate::notice::Notice;
 const REWRITE_BYTES_MIN: u64 = 1 << 20;
 /// Bytes of one frame when all is written anew: nothing of that file counts before the whole of it does.
 const REWRITE_FRAME_BYTES: usize = 1 << 20;
+/// Records of this weight may wait for a disk that takes nothing; with more, all is written anew when it takes something again.
+const UNWRITTEN_BYTES_MAX: u64 = 16 << 20;
+/// Writing all anew is tried again after so many times as long as the attempt took, so that a full disk is not kept busy with it.
+const PAUSE: u32 = 10;
 
 pub(super) struct Writer {
     pub(super) options: Options,
     pub(super) path: PathBuf,
     /// Open for appending; `None`: all has to be written anew before anything can be appended.
-    pub(super) file: Option<File>,
-    pub(super) len: u64,
+    file: Option<File>,
+    /// Bytes of it that are whole frames.
+    len: u64,
     /// Its length when it was last written anew.
-    pub(super) base: u64,
+    base: u64,
     /// What the records so far add up to.
-    pub(super) state: State,
-    pub(super) changes: u64,
-    pub(super) saved_at: Instant,
+    state: State,
+    /// Records that `file` did not take, in their order.
+    unwritten: Vec<Record>,
+    /// Writing all anew failed: it is not tried before this.
+    pause_until: Option<Instant>,
+    changes: u64,
+    saved_at: Instant,
     pub(super) say: Box<dyn Fn(&Notice) + Send>,
 }
 
 impl Writer {
-    /// Makes a batch safe. After an error all is to be tried again with nothing.
-    pub(super) fn write(&mut self, records: Vec<Record>, save: bool, ends: bool) -> io::Result<()> {
-        let changed = !records.is_empty();
-        self.changes += records.len() as u64;
-        let appended = if self.options.level == Level::Snapshot { Ok(()) } else { self.append(&records) };
-        for record in records {
-            self.state.apply(record);
+    pub(super) fn new(options: Options, path: PathBuf, state: State, say: Box<dyn Fn(&Notice) + Send>) -> Self {
+        Self {
+            options,
+            path,
+            file: None,
+            len: 0,
+            base: 0,
+            state,
+            unwritten: Vec::new(),
+            pause_until: None,
+            changes: 0,
+            saved_at: Instant::now(),
+            say,
         }
+    }
+
+    /// Makes a batch safe. After an error all is to be tried again with nothing.
+    pub(super) fn write(&mut self, mut records: Vec<Record>, save: bool, ends: bool) -> io::Result<()> {
+        self.changes += records.len() as u64;
+        // Those that were missed are part of the state already.
+        let missed = self.unwritten.len();
+        if missed > 0 {
+            self.unwritten.append(&mut records);
+            records = std::mem::take(&mut self.unwritten);
+        }
+        let changed = !records.is_empty();
+        let appended = if self.options.level == Level::Snapshot { Ok(()) } else { self.append(&records) };
+        if let Err(error) = appended {
+            records.iter().skip(missed).for_each(|record| self.state.apply(record.clone()));
+            self.take_back(records);
+            // A file of old values may shrink when it is written anew.
+            return if missed > 0 && self.len > REWRITE_BYTES_MIN { self.rewrite_or_wait(ends, error) } else { Err(error) };
+        }
+        records.drain(missed..).for_each(|record| self.state.apply(record));
         if self.options.level == Level::Snapshot {
             return if save || (ends && self.changes > 0) || self.autosave_is_due() { self.save() } else { Ok(()) };
         }
-        if let Err(error) = appended {
-            // How much of it was written is not known.
-            self.file = None;
-            return Err(error);
-        }
         if self.file.is_none() {
-            return self.rewrite();
+            return self.rewrite_or_wait(ends, io::ErrorKind::StorageFull.into());
         }
         if save {
             (self.say)(&Notice::Saving { path: self.path.display().to_string() });
@@ -58,6 +89,7 @@ impl Writer {
         if let Some(file) = self.file.as_ref().filter(|_| save || ends || (changed && self.options.level == Level::Power))
             && let Err(error) = file.sync_data()
         {
+            // What of it is on the disk cannot be known any more: the kernel forgets what it could not write.
             self.file = None;
             return Err(error);
         }
@@ -71,6 +103,27 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// After an append that failed: what was written of it goes, so that the file is whole and can be appended to later.
+    fn take_back(&mut self, records: Vec<Record>) {
+        let is_whole = self.file.as_ref().is_some_and(|file| file.set_len(self.len).is_ok());
+        if is_whole && records.iter().map(weight).sum::<u64>() <= UNWRITTEN_BYTES_MAX {
+            self.unwritten = records;
+        } else {
+            self.file = None;
+        }
+    }
+
+    /// `error`: why it has to be.
+    fn rewrite_or_wait(&mut self, ends: bool, error: io::Error) -> io::Result<()> {
+        if self.pause_until.is_some_and(|until| Instant::now() < until) && !ends {
+            return Err(error);
+        }
+        let began = Instant::now();
+        let rewritten = self.rewrite();
+        self.pause_until = rewritten.is_err().then(|| Instant::now() + began.elapsed() * PAUSE);
+        rewritten
     }
 
     fn autosave_is_due(&self) -> bool {
@@ -94,20 +147,24 @@ impl Writer {
             return Ok(());
         }
         let mut frame = Frame::new(self.options.zero);
+        let mut len = self.len;
         let mut put = |bytes: Option<Vec<u8>>| -> io::Result<()> {
             let Some(bytes) = bytes else { return Ok(()) };
-            self.len += bytes.len() as u64;
+            len += bytes.len() as u64;
             file.write_all(&bytes)
         };
         for record in needed {
             put(frame.add(record, FRAME_BYTES_FULL))?;
         }
-        put(frame.rest())
+        put(frame.rest())?;
+        self.len = len;
+        Ok(())
     }
 
     /// Writes all anew, beside the file and then in its place; a file that cannot be replaced (a mount of its own) is overwritten.
     pub(super) fn rewrite(&mut self) -> io::Result<()> {
         self.rewrite_beside()?;
+        self.unwritten = Vec::new();
         self.changes = 0;
         Ok(())
     }

@@ -53,6 +53,8 @@ pub(super) struct Broker {
     control: Option<Control>,
     oom_kills: Option<u64>,
     status: String,
+    /// Why the broker, by its own word, is not healthy.
+    ill: String,
     reloads: u64,
     last_reload: Option<String>,
     home: Home,
@@ -93,6 +95,7 @@ impl Broker {
             control: None,
             oom_kills: None,
             status: String::new(),
+            ill: String::new(),
             reloads: 0,
             last_reload: None,
             home,
@@ -341,6 +344,7 @@ impl Service for Broker {
                         Message::Ready => events.push_back(Event::BecameReady),
                         Message::Alive => events.push_back(Event::Petted),
                         Message::Status(text) => self.status = text,
+                        Message::Ill(text) => self.ill = text,
                     }
                 }
             }
@@ -392,6 +396,7 @@ impl Service for Broker {
     fn ended(&mut self, ending: Ending) {
         self.channel = None;
         self.status.clear();
+        self.ill.clear();
         let before = std::mem::replace(&mut self.oom_kills, oom::kills());
         if let (Ending::Killed(9), Some(before), Some(after)) = (ending, before, self.oom_kills)
             && after > before

@@ -25,8 +25,8 @@ pub(super) enum Request {
     Reload,
     Restart,
     Status,
-    /// Are the certificates that are served good?
-    Certificates,
+    /// Does the broker keep what it is given, and are the certificates that are served good?
+    Health,
     Renew(Renew),
 }
 
@@ -44,7 +44,7 @@ pub(super) const WORDS: &[(&str, Request)] = &[
     ("reload", Request::Reload),
     ("restart", Request::Restart),
     ("status", Request::Status),
-    (os::local_socket::ASK_CERTIFICATES, Request::Certificates),
+    (os::local_socket::ASK_HEALTH, Request::Health),
     ("renew", Request::Renew(Renew::IfDue)),
     ("renew-force", Request::Renew(Renew::Force)),
     ("renew-dry-run", Request::Renew(Renew::DryRun)),

@@ -6,16 +6,19 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use crate::os;
+use crate::os::local_socket;
 
 /// The longest datagram looked at.
 const MESSAGE_BYTES_MAX: usize = 1024;
-const STATUS_CHARS_MAX: usize = 200;
+const STATUS_CHARS_MAX: usize = 400;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Message {
     Ready,
     Alive,
     Status(String),
+    /// Empty when all is well again.
+    Ill(String),
 }
 
 pub(super) struct Notify {
@@ -64,13 +67,18 @@ impl Notify {
     }
 }
 
+fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(STATUS_CHARS_MAX).collect()
+}
+
 fn parse(bytes: &[u8]) -> Vec<Message> {
     String::from_utf8_lossy(bytes)
         .lines()
         .filter_map(|line| match line.split_once('=')? {
             ("READY", "1") => Some(Message::Ready),
             ("WATCHDOG", "1") => Some(Message::Alive),
-            ("STATUS", text) => Some(Message::Status(text.chars().filter(|c| !c.is_control()).take(STATUS_CHARS_MAX).collect())),
+            ("STATUS", text) => Some(Message::Status(shown(text))),
+            (local_socket::ILL, text) => Some(Message::Ill(shown(text))),
             _ => None,
         })
         .collect()

@@ -78,7 +78,15 @@ fn open_store(parts: &Parts, seed: u64, progress: &Arc<tokio::sync::Notify>, out
         zero: since_1970.as_millis() as i64,
     };
     let (logger, progress) = (Arc::clone(&parts.logger), Arc::clone(progress));
-    let say = Box::new(move |notice: &Notice| logger.notice(notice));
+    let notify = parts.notify.try_clone();
+    let say = Box::new(move |notice: &Notice| {
+        logger.notice(notice);
+        match notice {
+            Notice::StoreFailing { .. } => notify.ill(notice.to_string().trim_start_matches("Error: ")),
+            Notice::StoreRecovered { .. } => notify.ill(""),
+            _ => {}
+        }
+    });
     let (journal, state) = Journal::open(options, say, Box::new(move || progress.notify_one()));
     let broker = Broker::restore((ShardId(0), 1), parts.settings.clone(), seed, state, Time(0), out);
     (broker, Some(Box::new(journal)))

@@ -13,6 +13,7 @@ use nix::sys::socket::{MsgFlags, SockType, getsockopt, send, sockopt};
 use super::connections::register;
 use crate::conf::files::Generation;
 use crate::os::inherited;
+use crate::os::local_socket::ILL;
 
 /// Where to say how the service is; says nothing where nobody asked.
 pub(super) struct Notify(Option<UnixDatagram>);
@@ -38,6 +39,15 @@ impl Notify {
         if let Some(socket) = &self.0 {
             let _ = socket.send(state.as_bytes());
         }
+    }
+
+    /// Tells that the broker is ill, and what with; an empty `text` is the end of that.
+    pub(super) fn ill(&self, text: &str) {
+        self.say(&format!("STATUS={text}\n{ILL}={text}"));
+    }
+
+    pub(super) fn try_clone(&self) -> Self {
+        Self(self.0.as_ref().and_then(|socket| socket.try_clone().ok()))
     }
 
     /// How often to say `WATCHDOG=1`: twice in the time after which silence means that the broker is stuck.

@@ -1,6 +1,6 @@
 //! The broker process as a black box.
 
-mod client;
+pub mod client;
 mod command_line;
 mod hostile;
 mod signals;

@@ -28,6 +28,7 @@ mod permissions;
 mod persistence;
 mod repair;
 mod shards;
+mod shortage;
 mod sim;
 mod supervisor;
 mod tls;

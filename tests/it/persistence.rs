@@ -138,6 +138,26 @@ fn a_damaged_store_is_set_aside_and_what_can_be_read_is_recovered() {
 }
 
 #[test]
+fn of_the_files_that_were_set_aside_the_newest_five_stay() {
+    let place = place();
+    let old: Vec<String> = (1..=7).map(|day| format!("mosquitto.db.damaged-2025010{day}T000000Z")).collect();
+    for name in &old {
+        place.write(name, "old");
+    }
+    place.write("mosquitto.db.damaged-by-me", "not ours");
+    place.write("mosquitto.db", "nothing that can be read");
+    std::fs::set_permissions(store(&place), std::fs::Permissions::from_mode(0o666)).expect("ours");
+    let broker = start(&place, "");
+    broker.wait_for_log("is damaged from byte 0 on");
+    let left = std::fs::read_dir(place.path()).expect("a folder").flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut left: Vec<String> = left.filter(|name| name.contains(".damaged-")).collect();
+    left.sort();
+    assert_eq!(left.len(), 6, "{left:?}");
+    assert_eq!(left[..4], old[3..]);
+    assert_eq!(left[5], "mosquitto.db.damaged-by-me");
+}
+
+#[test]
 fn a_copy_that_a_crash_left_never_takes_the_place_of_what_came_after_it() {
     let place = place();
     let broker = start(&place, "");

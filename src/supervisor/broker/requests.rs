@@ -26,8 +26,13 @@ impl Broker {
                 events.push_back(Event::ReloadAsked);
             }
             Request::Restart => self.restart(index, state, events),
-            Request::Certificates => {
+            Request::Health => {
                 let (is_good, text) = self.certificates.health();
+                let (is_good, text) = match (self.ill.as_str(), text.as_str()) {
+                    ("", _) => (is_good, text),
+                    (ill, "") => (false, ill.to_owned()),
+                    (ill, text) => (false, format!("{ill}; {text}")),
+                };
                 self.answer(index, if is_good { ExitCode::Ok } else { ExitCode::Failure }, &text);
             }
             Request::Renew(how) => match self.certificates.renew(how) {

@@ -5,3 +5,4 @@ pub mod docker;
 pub mod peer;
 pub mod process;
 pub mod random;
+pub mod volume;

@@ -66,11 +66,20 @@ impl Broker {
     }
 
     pub fn start_in(folder: Folder, conf: &str) -> Self {
+        Self::start_within(&[], folder, conf)
+    }
+
+    /// `words`: what the command line begins with, a program that becomes the broker.
+    pub fn start_within(words: &[String], folder: Folder, conf: &str) -> Self {
         let port = free_port();
         let conf = conf.replace("{port}", &port.to_string()).replace("{folder}", &folder.path().display().to_string());
         let conf = folder.write("mosquitto.conf", conf);
         let log = std::fs::File::create(folder.path().join("stderr")).expect("a log");
-        let child = Command::new(darner())
+        let mut command = Command::new(words.first().map_or_else(darner, PathBuf::from));
+        if !words.is_empty() {
+            command.args(&words[1..]).arg(darner());
+        }
+        let child = command
             .args(["broker", "-c"])
             .arg(&conf)
             .stdin(Stdio::null())

@@ -1,0 +1,236 @@
+//! A disk that takes nothing more: full, read-only, over a quota, broken. The real broker, which serves on, refuses what it could not
+//! keep, says so, and is well again by itself.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use darner::mqtt::{Packet, PacketId, ProtocolVersion, Publish, Qos};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::broker::client::{Client, Ended};
+use crate::support::process::{Broker, Folder, darner, free_port, run, wait_until};
+use crate::support::volume::Volume;
+
+const QUOTA_EXCEEDED: u8 = 0x97;
+const NO_SUBSCRIBERS: u8 = 0x10;
+const DISCONNECT: u8 = 14;
+
+fn start(volume: &Volume) -> Broker {
+    let location = volume.path().display();
+    let conf = format!(
+        "listener {{port}} 127.0.0.1\nallow_anonymous true\nuser root\nsys_interval 1\npersistence true\npersistence_location {location}\n"
+    );
+    Broker::start_within(&volume.within(), Folder::new("shortage"), &conf)
+}
+
+fn client(broker: &Broker, name: &str, version: ProtocolVersion) -> Client {
+    let (client, code) = Client::log_in(broker.port, name, None, version);
+    assert_eq!(code, Some(0), "{name} is let in");
+    client
+}
+
+/// Publishes a retained message; the answer's packet type and reason code (0 where it has none), or that the broker closed.
+fn publish(client: &mut Client, topic: &str, payload: &[u8], qos: Qos) -> Result<(u8, u8), Ended> {
+    let packet_id = (qos != Qos::AtMostOnce).then_some(PacketId::MIN);
+    client.send(&Packet::Publish(Publish { dup: false, qos, retain: true, topic, packet_id, properties: Vec::new(), payload }));
+    let answer = client.receive_bytes()?;
+    Ok((answer[0] >> 4, answer.get(4).copied().unwrap_or_default()))
+}
+
+/// A retained message is taken by the broker, sooner or later.
+fn until_taken(broker: &Broker, topic: &str, payload: &[u8]) {
+    wait_until("a message that is taken", || {
+        let mut publisher = client(broker, "again", ProtocolVersion::V5);
+        publish(&mut publisher, topic, payload, Qos::AtLeastOnce).is_ok_and(|(_, reason)| reason < 0x80)
+    });
+}
+
+fn retained(broker: &Broker, topic: &str) -> String {
+    let mut reader = Client::connect(broker.port, "reader");
+    reader.subscribe(topic);
+    String::from_utf8(reader.receive_payload()).expect("text")
+}
+
+fn crash(mut broker: Broker) {
+    broker.signal(Signal::SIGKILL);
+    broker.exit_code();
+}
+
+/// Failing, as everybody who looks finds it.
+fn refuses(broker: &Broker, reason: &str) {
+    broker.wait_for_log("Error: Nothing can be kept in ");
+    assert!(broker.log().contains(reason), "{}", broker.log());
+    wait_until("the state in $SYS", || retained(broker, "$SYS/broker/persistence/failing") == "1");
+    let mut five = client(broker, "five", ProtocolVersion::V5);
+    assert_eq!(publish(&mut five, "refused", b"x", Qos::AtLeastOnce), Ok((4, QUOTA_EXCEEDED)));
+    assert_eq!(publish(&mut five, "refused", b"x", Qos::ExactlyOnce), Ok((5, QUOTA_EXCEEDED)));
+    for qos in [Qos::AtLeastOnce, Qos::ExactlyOnce] {
+        let mut three = client(broker, "three", ProtocolVersion::V311);
+        assert_eq!(publish(&mut three, "refused", b"x", qos), Err(Ended), "closed without an acknowledgement");
+    }
+    let mut reader = Client::connect(broker.port, "listens");
+    reader.subscribe("served");
+    five.publish("served", b"still");
+    assert_eq!(reader.receive_payload(), b"still");
+}
+
+/// All is kept again; a crash loses none of what was acknowledged.
+fn recovers(broker: Broker, volume: &Volume, kept: &[(&str, &str)]) {
+    broker.wait_for_log("can be written to again");
+    wait_until("the state in $SYS", || retained(&broker, "$SYS/broker/persistence/failing") == "0");
+    until_taken(&broker, "after", b"all is well");
+    let log = broker.log();
+    assert_eq!(log.matches("Nothing can be kept in ").count(), 1, "once, and not for each message:\n{log}");
+    assert_eq!(log.matches("can be written to again").count(), 1, "{log}");
+    crash(broker);
+    let broker = start(volume);
+    for (topic, value) in kept.iter().chain(&[("after", "all is well")]) {
+        assert_eq!(retained(&broker, topic), *value, "{topic}");
+    }
+    assert!(!broker.log().contains("damaged"), "the file was left whole:\n{}", broker.log());
+}
+
+#[test]
+fn a_full_disk_refuses_what_cannot_be_kept_until_there_is_room() {
+    let volume = Volume::new("1m");
+    let broker = start(&volume);
+    let mut publisher = client(&broker, "publisher", ProtocolVersion::V5);
+    assert_eq!(publish(&mut publisher, "before", b"kept", Qos::AtLeastOnce), Ok((4, NO_SUBSCRIBERS)));
+    volume.fill();
+    // What is written last before the end may be taken in part.
+    let mut taken = 0;
+    while publish(&mut publisher, &format!("n/{taken}"), &[b'x'; 3000], Qos::AtLeastOnce).is_ok_and(|(_, reason)| reason < 0x80) {
+        taken += 1;
+        assert!(taken < 1000, "the disk is full");
+    }
+    refuses(&broker, "No space left on device");
+    volume.free();
+    let last = format!("n/{}", taken.max(1) - 1);
+    let value = "x".repeat(3000);
+    let mut kept = vec![("before", "kept")];
+    kept.extend((taken > 0).then_some((last.as_str(), value.as_str())));
+    recovers(broker, &volume, &kept);
+}
+
+#[test]
+fn a_volume_that_is_read_only_at_the_start_is_used_as_soon_as_it_can_be() {
+    let volume = Volume::new("1m");
+    volume.remount("ro");
+    let broker = start(&volume);
+    refuses(&broker, "Read-only file system");
+    volume.remount("rw");
+    recovers(broker, &volume, &[]);
+}
+
+/// Makes every write to the store's file fail, by the system call itself, while it lives.
+struct Fault(Child);
+
+impl Fault {
+    fn begin(broker: &Broker, volume: &Volume, calls: &str, error: &str) -> Self {
+        let within = volume.within();
+        let said = broker.folder.path().join("strace");
+        let strace = Command::new(&within[0])
+            .args(&within[1..])
+            .args([
+                "strace",
+                "-f",
+                "-p",
+                &broker.pid().to_string(),
+                "-e",
+                &format!("trace={calls}"),
+                "-e",
+                &format!("inject={calls}:error={error}"),
+            ])
+            .args(["-P", &volume.path().join("mosquitto.db").display().to_string()])
+            .args(["-P", &volume.path().join("mosquitto.db.new").display().to_string()])
+            .stdin(Stdio::null())
+            .stderr(std::fs::File::create(&said).expect("a file"))
+            .spawn()
+            .expect("strace runs");
+        let fault = Self(strace);
+        wait_until("strace", || std::fs::read_to_string(&said).is_ok_and(|said| said.contains("attached")));
+        fault
+    }
+}
+
+impl Drop for Fault {
+    fn drop(&mut self) {
+        // nsenter became strace, which lets the broker go.
+        let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
+}
+
+fn a_failing_call_is_survived(calls: &str, error: &str, reason: &str) {
+    let volume = Volume::new("1m");
+    let broker = start(&volume);
+    until_taken(&broker, "before", b"kept");
+    let fault = Fault::begin(&broker, &volume, calls, error);
+    let mut publisher = client(&broker, "publisher", ProtocolVersion::V5);
+    // It was taken in before the failure was known, so that there is no telling but by closing.
+    assert_eq!(publish(&mut publisher, "unsure", b"x", Qos::AtLeastOnce).map(|(kind, _)| kind), Ok(DISCONNECT));
+    refuses(&broker, reason);
+    drop(fault);
+    recovers(broker, &volume, &[("before", "kept")]);
+}
+
+#[test]
+fn an_error_of_the_disk_refuses_what_cannot_be_kept_until_it_is_over() {
+    a_failing_call_is_survived("write,openat,ftruncate", "EIO", "Input/output error");
+}
+
+#[test]
+fn a_quota_that_is_used_up_refuses_what_cannot_be_kept_until_it_is_raised() {
+    a_failing_call_is_survived("write", "EDQUOT", "Disk quota exceeded");
+}
+
+#[test]
+fn a_volume_that_becomes_read_only_refuses_what_cannot_be_kept_until_it_is_writable() {
+    a_failing_call_is_survived("write,openat,ftruncate", "EROFS", "Read-only file system");
+}
+
+fn check(run_folder: &Path) -> (i32, String) {
+    let (code, line, _) = run(Command::new(darner()).arg("healthcheck").env("DARNER_RUN_DIR", run_folder));
+    (code, line)
+}
+
+#[test]
+fn the_health_check_and_the_status_tell_of_a_full_disk_and_of_its_end() {
+    let volume = Volume::new("1m");
+    let (folder, port) = (Folder::new("shortage"), free_port());
+    let location = volume.path().display();
+    let conf = format!("listener {port} 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\npersistence_location {location}\n");
+    let conf = folder.write("mosquitto.conf", conf);
+    let run_folder = folder.path().join("run");
+    let within = volume.within();
+    let supervisor = Command::new(&within[0])
+        .args(&within[1..])
+        .arg(darner())
+        .args(["supervise", "-c"])
+        .arg(conf)
+        .env("DARNER_RUN_DIR", &run_folder)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the supervisor starts");
+    let supervisor = Fault(supervisor);
+    wait_until("the supervised broker", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    assert_eq!(check(&run_folder).0, 0);
+    volume.fill();
+    let mut publisher = Client::connect(port, "publisher");
+    while publish(&mut publisher, "state", &[b'x'; 3000], Qos::AtLeastOnce).is_ok() {}
+    let mut line = String::new();
+    wait_until("an ill broker", || {
+        let (code, said) = check(&run_folder);
+        line = said;
+        code == 1
+    });
+    assert!(line.starts_with("unhealthy: Nothing can be kept in ") && line.contains("No space left on device"), "{line}");
+    let status = || run(Command::new(darner()).arg("status").env("DARNER_RUN_DIR", &run_folder)).1;
+    assert!(status().contains("Nothing can be kept in "), "{}", status());
+    volume.free();
+    wait_until("a healthy broker", || check(&run_folder).0 == 0);
+    assert!(!status().contains("Nothing can be kept"), "{}", status());
+    drop(supervisor);
+}
