@@ -1,5 +1,7 @@
 //! Certificates under PID 1: until there is one, when somebody else renews it, when it has expired, and what is said of it.
 
+mod faults;
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

@@ -19,6 +19,7 @@ const ADVICE: &[(&str, &str)] = &[
     ("unsupportedIdentifier", "this CA gives no certificate for such a name"),
     ("externalAccountRequired", "this CA wants external account binding: set the key id and HMAC that it gave you"),
     ("rateLimited", "the CA's rate limit is reached: wait; nothing is gained by restarting"),
+    ("serverInternal", "nothing; the trouble is the CA's own, and the order goes on at the next try"),
     ("userActionRequired", "the CA waits for you: visit the address in its answer"),
 ];
 

@@ -135,12 +135,20 @@ impl Client {
         for (header, value) in headers {
             request = request.header(header, value);
         }
-        let answer = sender.send_request(request.body(Full::new(Bytes::copy_from_slice(body)))?).await?;
-        let (parts, body) = answer.into_parts();
-        let body = Limited::new(body, BODY_MAX).collect().await?.to_bytes();
+        let broken = |error: BoxError| broken_off(address, error);
+        let answer = sender.send_request(request.body(Full::new(Bytes::copy_from_slice(body)))?).await;
+        let (parts, body) = answer.map_err(|error| broken(error.into()))?.into_parts();
+        let body = Limited::new(body, BODY_MAX).collect().await.map_err(broken)?.to_bytes();
         connection.abort();
         Ok(Response::from_parts(parts, body))
     }
+}
+
+/// The words of three crates for one thing.
+fn broken_off(address: &str, error: BoxError) -> BoxError {
+    let text = super::fault::causes(&*error);
+    let is_broken_off = ["close_notify", "before message", "reset by peer", "Broken pipe"].iter().any(|words| text.contains(words));
+    if is_broken_off { format!("{address} broke off the connection before its answer was whole").into() } else { error }
 }
 
 /// `Retry-After`: seconds or a date.

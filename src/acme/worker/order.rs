@@ -56,6 +56,7 @@ impl Attempt {
         let last = self.client.last();
         let mut fault = match error {
             Error::Api(problem) => of_problem(step, None, problem),
+            Error::Other(reason) => fault(step, format!("{}. What to do: nothing; the order goes on at the next try", causes(&**reason))),
             other => fault(step, format!("the CA's answer cannot be used: {}", causes(other))),
         };
         fault.retry_after_secs = last.retry_after_secs;

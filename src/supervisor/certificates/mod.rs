@@ -425,8 +425,11 @@ impl Certificates {
         let Some(settings) = &self.settings else {
             return Err((false, "there is nothing to renew: no DOMAIN is set, or the variables beside it are wrong (see the log)".into()));
         };
-        if self.worker.is_some() {
-            return Ok(());
+        match self.worker.as_ref().map(|worker| &worker.request) {
+            // Its outcome is what was asked for; a question to the CA has none, and is waited for.
+            Some(request) if request.mode == Mode::Issue && request.dry_run == (how == Renew::DryRun) => return Ok(()),
+            Some(request) if request.mode == Mode::Issue => return Err((false, "another attempt is under way: ask again after it".into())),
+            _ => {}
         }
         let now = wall_clock();
         if how != Renew::DryRun && schedule::is_kept_from_tests(settings, self.held.as_ref(), now) {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::support::fault_proxy::FaultProxy;
 use crate::support::process::{Folder, darner, free_port};
 
 pub struct Pebble {
@@ -77,6 +78,11 @@ impl Pebble {
 
     pub fn count(&self, what: &str) -> usize {
         self.log().matches(what).count()
+    }
+
+    /// Something in front of it that can go wrong. It shows the CA's certificate.
+    pub fn behind_proxy(&self) -> FaultProxy {
+        FaultProxy::start(self.folder.path(), self.port)
     }
 
     /// What PID 1's environment says of this CA.

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod docker;
+pub mod fault_proxy;
 pub mod peer;
 pub mod process;
 pub mod random;
