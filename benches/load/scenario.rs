@@ -52,13 +52,14 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "1→100 QoS 1", publishers: 1, subscribers: 100, qos: Qos::AtLeastOnce, window: 200, kept: None },
 ];
 
+/// At QoS 2 no more is under way than mosquitto's `max_inflight_messages`: with more, mosquitto 2.0.11 pauses for seconds.
 pub const KEPT_SCENARIOS: &[Scenario] = &[
     kept("1→1 QoS 1, kept", (1, 1, 0), Qos::AtLeastOnce, 1000),
     kept("1→1 QoS 2, kept", (1, 1, 0), Qos::ExactlyOnce, 20),
     kept("50→10 QoS 1, kept", (50, 10, 0), Qos::AtLeastOnce, 20),
-    kept("50→10 QoS 2, kept", (50, 10, 0), Qos::ExactlyOnce, 20),
+    kept("10→10 QoS 2, kept", (10, 10, 0), Qos::ExactlyOnce, 2),
     kept("10→1 QoS 1, kept, 2 away", (10, 1, 2), Qos::AtLeastOnce, 100),
-    kept("10→5 QoS 2, kept, 2 away", (10, 5, 2), Qos::ExactlyOnce, 20),
+    kept("10→5 QoS 2, kept, 2 away", (10, 5, 2), Qos::ExactlyOnce, 2),
     kept("1→100 QoS 1, kept", (1, 100, 0), Qos::AtLeastOnce, 200),
 ];
 
