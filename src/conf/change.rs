@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use super::options::{self, Effect};
-use super::{Conf, Listener, Security, TlsIdentity};
+use super::{Conf, Listener, Persistence, Security, TlsIdentity};
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +32,7 @@ const GLOBAL: &[Value<Conf>] = &[
     ("check_retain_source", |c| c.check_retain_source.to_string()),
     ("clientid_prefixes", |c| shown(c.clientid_prefixes.as_ref())),
     ("connection_messages", |c| c.connection_messages.to_string()),
+    ("durability", |c| c.persistence.durability.word().to_owned()),
     ("enable_control_api", |c| c.control_api.to_string()),
     ("global_max_clients", |c| shown(c.limits.global_clients)),
     ("global_max_connections", |c| shown(c.limits.global_connections)),
@@ -171,6 +172,9 @@ pub fn keep_until_restart(old: &Conf, new: &mut Conf) -> Vec<String> {
     let lines = restart_only(old, new);
     new.user.clone_from(&old.user);
     new.pid_file.clone_from(&old.pid_file);
+    // The store that was opened goes on.
+    let client_expiration_secs = new.persistence.client_expiration_secs;
+    new.persistence = Persistence { client_expiration_secs, ..old.persistence.clone() };
     for listener in &mut new.listeners {
         // Sessions carry the prefix of their topics: one listener must not have two.
         if let Some(before) = old.listeners.iter().find(|before| same_place(before, listener)) {
@@ -183,6 +187,7 @@ pub fn keep_until_restart(old: &Conf, new: &mut Conf) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conf::Durability;
     use crate::conf::options::{OPTIONS, Scope, Support};
 
     #[test]
@@ -227,6 +232,14 @@ mod tests {
         let mut kept = Conf { user: "root".into(), ..old.clone() };
         assert_eq!(keep_until_restart(&old, &mut kept).len(), 1);
         assert_eq!(kept, old);
+        let mut kept = old.clone();
+        (kept.persistence.enabled, kept.persistence.durability) = (true, Durability::Power);
+        kept.persistence.client_expiration_secs = Some(60);
+        let lines = keep_until_restart(&old, &mut kept);
+        assert_eq!(lines[0], "durability: process → power (takes effect at the next restart)");
+        assert_eq!(lines.len(), 2);
+        assert_eq!((kept.persistence.enabled, kept.persistence.durability), (false, Durability::Process));
+        assert_eq!(kept.persistence.client_expiration_secs, Some(60));
         assert_eq!(restart_only(&new, &old).last().map(String::as_str), Some("listener 1884 is gone (takes effect at the next restart)"));
     }
 }

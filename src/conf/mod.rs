@@ -217,6 +217,14 @@ impl Durability {
             _ => None,
         }
     }
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Power => "power",
+            Self::Snapshot => "snapshot",
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]

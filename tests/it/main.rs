@@ -30,6 +30,7 @@ mod repair;
 mod shards;
 mod shortage;
 mod sim;
+mod sparing;
 mod supervisor;
 mod tls;
 mod websocket;

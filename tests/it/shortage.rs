@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 
 use crate::broker::client::{Client, Ended};
 use crate::support::process::{Broker, Folder, darner, free_port, run, wait_until};
+use crate::support::strace::Strace;
 use crate::support::volume::Volume;
 
 const QUOTA_EXCEEDED: u8 = 0x97;
@@ -123,50 +124,19 @@ fn a_volume_that_is_read_only_at_the_start_is_used_as_soon_as_it_can_be() {
     recovers(broker, &volume, &[]);
 }
 
-/// Makes every write to the store's file fail, by the system call itself, while it lives.
-struct Fault(Child);
-
-impl Fault {
-    fn begin(broker: &Broker, volume: &Volume, calls: &str, error: &str) -> Self {
-        let within = volume.within();
-        let said = broker.folder.path().join("strace");
-        let strace = Command::new(&within[0])
-            .args(&within[1..])
-            .args([
-                "strace",
-                "-f",
-                "-p",
-                &broker.pid().to_string(),
-                "-e",
-                &format!("trace={calls}"),
-                "-e",
-                &format!("inject={calls}:error={error}"),
-            ])
-            .args(["-P", &volume.path().join("mosquitto.db").display().to_string()])
-            .args(["-P", &volume.path().join("mosquitto.db.new").display().to_string()])
-            .stdin(Stdio::null())
-            .stderr(std::fs::File::create(&said).expect("a file"))
-            .spawn()
-            .expect("strace runs");
-        let fault = Self(strace);
-        wait_until("strace", || std::fs::read_to_string(&said).is_ok_and(|said| said.contains("attached")));
-        fault
-    }
-}
-
-impl Drop for Fault {
-    fn drop(&mut self) {
-        // nsenter became strace, which lets the broker go.
-        let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
-        let _ = self.0.wait();
-    }
+/// Makes every such call on the store's files fail.
+fn fault(broker: &Broker, volume: &Volume, calls: &str, error: &str) -> Strace {
+    let file = |name: &str| volume.path().join(name).display().to_string();
+    let (trace, inject) = (format!("trace={calls}"), format!("inject={calls}:error={error}"));
+    let arguments = ["-e", &trace, "-e", &inject, "-P", &file("mosquitto.db"), "-P", &file("mosquitto.db.new")];
+    Strace::attach(broker, &volume.within(), &arguments)
 }
 
 fn a_failing_call_is_survived(calls: &str, error: &str, reason: &str) {
     let volume = Volume::new("1m");
     let broker = start(&volume);
     until_taken(&broker, "before", b"kept");
-    let fault = Fault::begin(&broker, &volume, calls, error);
+    let fault = fault(&broker, &volume, calls, error);
     let mut publisher = client(&broker, "publisher", ProtocolVersion::V5);
     // It was taken in before the failure was known, so that there is no telling but by closing.
     assert_eq!(publish(&mut publisher, "unsure", b"x", Qos::AtLeastOnce).map(|(kind, _)| kind), Ok(DISCONNECT));
@@ -188,6 +158,15 @@ fn a_quota_that_is_used_up_refuses_what_cannot_be_kept_until_it_is_raised() {
 #[test]
 fn a_volume_that_becomes_read_only_refuses_what_cannot_be_kept_until_it_is_writable() {
     a_failing_call_is_survived("write,openat,ftruncate", "EROFS", "Read-only file system");
+}
+
+struct Supervisor(Child);
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
 }
 
 fn check(run_folder: &Path) -> (i32, String) {
@@ -214,7 +193,7 @@ fn the_health_check_and_the_status_tell_of_a_full_disk_and_of_its_end() {
         .stderr(Stdio::null())
         .spawn()
         .expect("the supervisor starts");
-    let supervisor = Fault(supervisor);
+    let supervisor = Supervisor(supervisor);
     wait_until("the supervised broker", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
     assert_eq!(check(&run_folder).0, 0);
     volume.fill();

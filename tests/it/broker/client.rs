@@ -31,13 +31,26 @@ impl Client {
         client
     }
 
+    /// `clean_start` false: with a session that outlives the connection.
+    pub fn connect_with(port: u16, client_id: &str, clean_start: bool) -> Self {
+        let mut client = Self::silent(port);
+        assert_eq!(client.introduce(client_id, None, clean_start), Some(0), "{client_id} is let in");
+        client
+    }
+
     /// The client, and the return code of its CONNACK.
     pub fn log_in(port: u16, client_id: &str, login: Option<(&str, &str)>, version: ProtocolVersion) -> (Self, Option<u8>) {
         let mut client = Self { version, ..Self::silent(port) };
-        client.send(&Packet::Connect(Box::new(Connect {
-            version,
+        let code = client.introduce(client_id, login, true);
+        (client, code)
+    }
+
+    /// CONNECT, and the return code of its CONNACK.
+    fn introduce(&mut self, client_id: &str, login: Option<(&str, &str)>, clean_start: bool) -> Option<u8> {
+        self.send(&Packet::Connect(Box::new(Connect {
+            version: self.version,
             bridge: false,
-            clean_start: true,
+            clean_start,
             keep_alive: 60,
             properties: Vec::new(),
             client_id: client_id.to_owned(),
@@ -45,11 +58,7 @@ impl Client {
             username: login.map(|(name, _)| name.to_owned()),
             password: login.map(|(_, password)| password.as_bytes().to_vec()),
         })));
-        let code = match client.receive_bytes() {
-            Ok(bytes) => bytes.get(3).copied(),
-            Err(Ended) => None,
-        };
-        (client, code)
+        self.receive_bytes().ok()?.get(3).copied()
     }
 
     pub fn send(&mut self, packet: &Packet<'_>) {
@@ -72,10 +81,16 @@ impl Client {
 
     /// SUBSCRIBE at QoS 0, and its SUBACK.
     pub fn subscribe(&mut self, filter: &str) {
+        self.subscribe_at(filter, Qos::AtMostOnce);
+    }
+
+    /// SUBSCRIBE, and its SUBACK.
+    pub fn subscribe_at(&mut self, filter: &str, qos: Qos) {
+        let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
         self.send(&Packet::Subscribe(Subscribe {
             packet_id: PacketId::MIN,
             properties: Vec::new(),
-            subscriptions: vec![SubscriptionRequest { filter: filter.to_owned(), options: SubscriptionOptions::default() }],
+            subscriptions: vec![SubscriptionRequest { filter: filter.to_owned(), options }],
         }));
         assert_eq!(self.receive_bytes().map(|bytes| bytes[0]), Ok(0x90), "SUBACK");
     }

@@ -211,3 +211,58 @@ fn a_password_file_that_the_configuration_names_and_nobody_made() {
     let container = serves(image, &["-v", &mount(&folder, "/mosquitto/config")]);
     assert!(container.exec(&["cat", "/mosquitto/config/users/passwd"]).ok().is_empty());
 }
+
+/// Of a retained message with a payload, in a container that starts anew on the same file.
+#[track_caller]
+fn a_single_file_keeps(image: &str, file: &str, options: &[&str]) {
+    let options = [&["-v", file], options].concat();
+    let told = |container: &Container| container.exec(&["mosquitto_sub", "-t", "state", "-C", "1", "-W", "5"]).stdout;
+    let container = serves(image, &options);
+    container.exec(&["mosquitto_pub", "-t", "state", "-m", "kept", "-r", "-q", "1"]).ok();
+    assert_eq!(docker(&["kill", "--signal=KILL", &container.name]).code, 0);
+    drop(container);
+    let container = serves(image, &options);
+    assert_eq!(told(&container), "kept\n", "{}", container.logs());
+    // The file outgrows what it holds many times over, and is written anew where it is.
+    let many = "i=0; while [ $i -lt 80 ]; do head -c 60000 /dev/zero | tr '\\0' x | mosquitto_pub -t state -s -r -q 1 || exit 1; i=$((i + 1)); done";
+    container.exec(&["sh", "-c", many]).ok();
+    container.exec(&["mosquitto_pub", "-t", "state", "-m", "last", "-r", "-q", "1"]).ok();
+    container.wait_for("a file that was written anew", || {
+        container
+            .exec(&[
+                "sh",
+                "-c",
+                "mosquitto_pub -t state -m last -r -q 1; test $(wc -c <\"$0\") -lt 2000000",
+                file.rsplit(':').next().unwrap_or_default(),
+            ])
+            .code
+            == 0
+    });
+    assert_eq!(docker(&["kill", "--signal=KILL", &container.name]).code, 0);
+    drop(container);
+    assert_eq!(told(&serves(image, &options)), "last\n");
+}
+
+/// Seed 001's, which mosquitto answers with "Error: Resource busy."
+#[test]
+fn a_single_file_as_database() {
+    let Some(image) = image() else { return };
+    let folder = Folder::new("single");
+    folder.write("mosquitto.conf", format!("{CONF}persistence true\npersistence_location /mosquitto/config\npersistence_file data.db\n"));
+    folder.write("data.db", "");
+    let conf = format!("{}/mosquitto.conf:/mosquitto/config/mosquitto.conf", folder.path().display());
+    let file = format!("{}/data.db:/mosquitto/config/data.db", folder.path().display());
+    a_single_file_keeps(image, &file, &["-v", &conf]);
+}
+
+#[test]
+fn a_single_file_as_database_on_a_read_only_root() {
+    let Some(image) = image() else { return };
+    let folder = Folder::new("single");
+    folder.write("mosquitto.conf", format!("{CONF}persistence true\npersistence_location /mosquitto/config\npersistence_file data.db\n"));
+    folder.write("data.db", "");
+    std::fs::set_permissions(folder.path().join("data.db"), std::fs::Permissions::from_mode(0o666)).expect("ours");
+    let conf = format!("{}/mosquitto.conf:/mosquitto/config/mosquitto.conf:ro", folder.path().display());
+    let file = format!("{}/data.db:/mosquitto/config/data.db", folder.path().display());
+    a_single_file_keeps(image, &file, &["-v", &conf, "--read-only"]);
+}

@@ -6,4 +6,5 @@ pub mod fault_proxy;
 pub mod peer;
 pub mod process;
 pub mod random;
+pub mod strace;
 pub mod volume;

@@ -1,0 +1,168 @@
+//! What reaches the store's file, and when: seen from the kernel.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use darner::mqtt::{Ack, Packet, PacketId, Properties, ProtocolVersion, Publish, Qos, ReasonCode};
+use nix::sys::signal::Signal;
+
+use crate::broker::client::{Client, Ended};
+use crate::support::process::{Broker, Folder, wait_until};
+use crate::support::strace::Strace;
+
+/// At this level of durability.
+fn start(level: &str) -> Broker {
+    let folder = Folder::new("sparing");
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).expect("ours");
+    folder.write("darner.toml", format!("durability = \"{level}\"\n"));
+    let conf = "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {folder}\nsys_interval 0\n";
+    Broker::start_in(folder, conf)
+}
+
+fn id(number: u16) -> PacketId {
+    PacketId::new(number).expect("not zero")
+}
+
+fn publish(topic: &str, payload: &[u8], (qos, retain): (Qos, bool), number: u16) -> Vec<u8> {
+    let packet_id = (qos != Qos::AtMostOnce).then(|| id(number));
+    let packet = Packet::Publish(Publish { dup: false, qos, retain, topic, packet_id, properties: Vec::new(), payload });
+    let mut bytes = Vec::new();
+    darner::mqtt::codec::encode(&packet, ProtocolVersion::V311, &mut bytes);
+    bytes
+}
+
+fn send(client: &mut Client, bytes: &[u8]) {
+    std::io::Write::write_all(&mut client.socket, bytes).expect("the broker reads");
+}
+
+/// First byte of the answer.
+fn answer(client: &mut Client) -> Result<u8, Ended> {
+    client.receive_bytes().map(|bytes| bytes[0])
+}
+
+/// Acknowledgements that left while something was written and not flushed, and those that left when all was.
+fn acknowledgements(level: &str) -> (usize, usize) {
+    let broker = start(level);
+    let trace = broker.folder.path().join("trace");
+    let mut client = Client::connect(broker.port, "publisher");
+    let calls = "trace=write,writev,sendto,sendmsg,fdatasync,fsync";
+    let strace = Strace::attach(&broker, &[], &["-y", "-x", "-o", &trace.display().to_string(), "-e", calls]);
+    for number in 1..=5 {
+        send(&mut client, &publish(&format!("state/{number}"), b"x", (Qos::AtLeastOnce, true), number));
+        assert_eq!(answer(&mut client), Ok(0x40), "PUBACK");
+    }
+    drop(strace);
+    let text = std::fs::read_to_string(&trace).expect("a trace");
+    let (mut is_flushed, mut early, mut late) = (true, 0, 0);
+    for line in text.lines() {
+        let on_store = line.contains("mosquitto.db>");
+        if on_store && line.contains("write(") {
+            is_flushed = false;
+        } else if line.contains("fdatasync") && line.ends_with("= 0") {
+            is_flushed = true;
+        } else if !on_store && line.contains(r#""\x40\x02"#) {
+            *(if is_flushed { &mut late } else { &mut early }) += 1;
+        }
+    }
+    assert_eq!(early + late, 5, "{text}");
+    (early, late)
+}
+
+#[test]
+fn an_acknowledgement_leaves_after_the_flush_at_the_level_power_and_before_any_at_process() {
+    assert_eq!(acknowledgements("power"), (0, 5));
+    assert_eq!(acknowledgements("process"), (5, 0));
+}
+
+#[test]
+fn at_the_level_power_nothing_is_acknowledged_that_could_not_be_flushed() {
+    let broker = start("power");
+    let mut client = Client::connect(broker.port, "publisher");
+    let strace = Strace::attach(&broker, &[], &["-e", "trace=fdatasync,fsync", "-e", "inject=fdatasync,fsync:error=EIO"]);
+    send(&mut client, &publish("state", b"x", (Qos::AtLeastOnce, true), 1));
+    assert_eq!(answer(&mut client), Err(Ended));
+    drop(strace);
+    broker.wait_for_log("can be written to again");
+    let mut client = Client::connect(broker.port, "publisher");
+    send(&mut client, &publish("state", b"x", (Qos::AtLeastOnce, true), 1));
+    assert_eq!(answer(&mut client), Ok(0x40));
+}
+
+fn store(broker: &Broker) -> PathBuf {
+    broker.folder.path().join("mosquitto.db")
+}
+
+/// How often `text` stands in the store's file.
+fn count(broker: &Broker, text: &str) -> usize {
+    let bytes = std::fs::read(store(broker)).expect("a store");
+    bytes.windows(text.len()).filter(|window| *window == text.as_bytes()).count()
+}
+
+/// All until now is in the file: the broker has answered something that waited for it.
+fn settle(broker: &Broker) {
+    let mut client = Client::connect(broker.port, "settles");
+    send(&mut client, &publish("settled", b"x", (Qos::AtLeastOnce, true), 1));
+    assert_eq!(answer(&mut client), Ok(0x40));
+}
+
+#[test]
+fn of_the_values_of_a_retained_topic_that_come_together_the_last_is_written() {
+    let broker = start("process");
+    let mut client = Client::connect(broker.port, "publisher");
+    // One segment of TCP, so one turn of the broker's loop and one commit.
+    let many: Vec<u8> =
+        (0..50).flat_map(|n: u16| publish("meter", format!("reading {n:02}").as_bytes(), (Qos::AtLeastOnce, true), n + 1)).collect();
+    send(&mut client, &many);
+    for _ in 0..50 {
+        assert_eq!(answer(&mut client), Ok(0x40));
+    }
+    assert_eq!(count(&broker, "reading 49"), 1);
+    assert_eq!(count(&broker, "reading "), 1);
+}
+
+#[test]
+fn retained_values_that_nobody_waits_for_are_gathered_before_they_are_written() {
+    let broker = start("process");
+    let mut client = Client::connect(broker.port, "publisher");
+    for n in 0..20 {
+        send(&mut client, &publish("meter", format!("reading {n:02}").as_bytes(), (Qos::AtMostOnce, true), 0));
+        client.ping();
+    }
+    wait_until("the last value", || count(&broker, "reading 19") == 1);
+    assert!(count(&broker, "reading ") < 10, "they came in far less than a second each");
+}
+
+#[test]
+fn a_message_that_was_delivered_and_acknowledged_before_its_commit_is_never_written() {
+    let broker = start("process");
+    let mut reader = Client::connect_with(broker.port, "reader", false);
+    reader.subscribe_at("work", Qos::AtLeastOnce);
+    let mut client = Client::connect(broker.port, "publisher");
+    // The writer is held up, as a slow disk does, while the message passes by.
+    let hold = Strace::attach(
+        &broker,
+        &[],
+        &["-e", "trace=write", "-P", &store(&broker).display().to_string(), "-e", "inject=write:delay_enter=60000000:when=1"],
+    );
+    send(&mut client, &publish("first", b"holds the writer", (Qos::AtLeastOnce, true), 1));
+    send(&mut client, &publish("work", b"passes by", (Qos::AtLeastOnce, false), 2));
+    assert_eq!(reader.receive_payload(), b"passes by");
+    let ack = Ack { packet_id: id(1), reason: ReasonCode::Success, properties: Properties::new() };
+    reader.send(&Packet::Puback(ack));
+    reader.ping();
+    drop(hold);
+    for _ in 0..2 {
+        assert_eq!(answer(&mut client), Ok(0x40));
+    }
+    settle(&broker);
+    assert_eq!(count(&broker, "holds the writer"), 1);
+    assert_eq!(count(&broker, "passes by"), 0);
+}
+
+#[test]
+fn a_changed_level_of_durability_waits_for_a_restart_and_a_reload_says_so() {
+    let broker = start("process");
+    broker.folder.write("darner.toml", "durability = \"power\"\n");
+    broker.signal(Signal::SIGHUP);
+    broker.wait_for_log("durability: process → power (takes effect at the next restart)");
+}

@@ -1,0 +1,45 @@
+//! `strace` on a running broker: what it asks of the kernel and in which order, or what the kernel is made to answer.
+
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::process::{Broker, wait_until};
+
+/// Lets the broker go when dropped.
+pub struct Strace(Child);
+
+impl Strace {
+    /// `within`: what its command line begins with.
+    pub fn attach(broker: &Broker, within: &[String], arguments: &[&str]) -> Self {
+        let said = broker.folder.path().join("strace");
+        let program = within.first().map_or("strace", String::as_str);
+        let mut strace = Command::new(program);
+        if !within.is_empty() {
+            strace.args(&within[1..]).arg("strace");
+        }
+        let strace = strace
+            .args(["-f", "-p", &broker.pid().to_string()])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stderr(std::fs::File::create(&said).expect("a file"))
+            .spawn()
+            .expect("strace runs");
+        let strace = Self(strace);
+        // Every thread is.
+        let threads = std::fs::read_dir(format!("/proc/{}/task", broker.pid())).expect("the broker runs").count();
+        let said = || std::fs::read_to_string(&said).unwrap_or_default();
+        wait_until("strace", || {
+            said().contains(&format!("attached with {threads} threads")) || (threads == 1 && said().contains("attached"))
+        });
+        strace
+    }
+}
+
+impl Drop for Strace {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
+}
