@@ -1,5 +1,6 @@
 //! TLS of listeners: the files that a configuration names → what a handshake is done with, all of it or a reason.
 
+pub mod challenge;
 mod ciphers;
 mod dates;
 mod identity;

@@ -15,6 +15,7 @@ use rustls::ServerConfig;
 use tokio::io::Interest;
 use tokio::task::AbortHandle;
 
+use super::challenges;
 use super::connection::read;
 use super::connections::Socket;
 use super::driver::{Driver, Shard, shutdown};
@@ -140,6 +141,10 @@ impl Entered {
         }
         if let Some(config) = steps.tls {
             let failed = |reason: String| Refused(Some(Notice::HandshakeFailed { peer: self.peer.clone(), reason }));
+            let knock = tokio::time::timeout(HANDSHAKE, challenges::asked(&self.socket)).await;
+            if let Some(shown) = knock.map_or(Ok(None), |asked| asked.map_err(|error| failed(error.to_string())))? {
+                return Err(show(&self.socket, shown).await);
+            }
             let mut tls = Box::new(Tls::new(config).map_err(|error| failed(error.to_string()))?);
             tokio::time::timeout(HANDSHAKE, tls.handshake(&self.socket))
                 .await
@@ -279,6 +284,17 @@ impl Entered {
         }
         Ok(())
     }
+}
+
+/// The CA sees its certificate in the handshake, and wants no more.
+async fn show(socket: &Socket, config: Arc<ServerConfig>) -> Refused {
+    if let Ok(mut tls) = Tls::new(config)
+        && let Ok(Ok(())) = tokio::time::timeout(HANDSHAKE, tls.handshake(socket)).await
+    {
+        tls.say_goodbye();
+        let _ = tls.write_out(socket);
+    }
+    Refused(None)
 }
 
 /// Reads a proxy's header, and not a byte more.

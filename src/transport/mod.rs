@@ -1,6 +1,7 @@
 //! The broker process: listeners, connections, timers, reloads. It performs the machine's effects, and is the only room with tokio.
 
 mod accept;
+mod challenges;
 mod command_line;
 mod connection;
 mod connections;

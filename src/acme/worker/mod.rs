@@ -10,17 +10,21 @@ mod jws;
 mod order;
 mod renewal_info;
 mod storage;
+mod tls_alpn_01;
 
 use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
-use std::sync::PoisonError;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::exchange::{Challenge, LINE_MAX, Mode, Report, Request, Step};
+use super::exchange::{Challenge, LINE_MAX, Level, Mode, Report, Request, Step};
 use crate::exit_code::ExitCode;
 use fault::{Fault, fault};
 use http_client::Client;
 
+/// For the removal of what the CA was shown, at the end of an attempt that came to none.
+const TIDYING: Duration = Duration::from_secs(8);
 /// Without `deadline_secs`.
 const DEADLINE_SECS: u64 = 600;
 
@@ -28,6 +32,14 @@ struct Attempt {
     request: Request,
     client: Client,
     answers: http_01::Answers,
+    /// What is to be undone when the CA has looked.
+    traces: Mutex<Traces>,
+}
+
+#[derive(Default)]
+struct Traces {
+    records: Vec<dns_01::Record>,
+    files: Vec<PathBuf>,
 }
 
 /// Reads a [`Request`] from stdin and writes [`Report`]s to stdout.
@@ -51,12 +63,17 @@ fn run(request: Request) -> Result<Report, Fault> {
     check(&request)?;
     let client = Client::new(request.ca_file.as_deref()).map_err(|reason| fault(Step::Request, reason))?;
     let seconds = if request.deadline_secs == 0 { DEADLINE_SECS } else { request.deadline_secs };
-    let attempt = Attempt { request, client, answers: http_01::Answers::default() };
+    let attempt = Attempt { request, client, answers: http_01::Answers::default(), traces: Mutex::default() };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| fault(Step::Request, format!("the worker cannot start: {error}")))?;
-    let result = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(seconds), attempt.run()).await });
+    let result = runtime.block_on(async {
+        let result = tokio::time::timeout(Duration::from_secs(seconds), attempt.run()).await;
+        // Before PID 1 loses its patience.
+        let _ = tokio::time::timeout(TIDYING, attempt.tidy()).await;
+        result
+    });
     result.unwrap_or_else(|_| {
         Err(fault(Step::Deadline, format!("the CA was not done within {seconds} seconds; the order goes on at the next try")))
     })
@@ -78,8 +95,7 @@ fn check(request: &Request) -> Result<(), Fault> {
     let wild = request.domains.iter().any(|name| name.starts_with("*."));
     match request.challenge {
         Challenge::Dns01 if request.dns_hook.is_none() => bad("dns-01 needs a command that changes the DNS zone"),
-        Challenge::Http01 if wild => bad("a name with a * needs dns-01"),
-        Challenge::TlsAlpn01 => bad("tls-alpn-01 is not supported by this version: use http-01 or dns-01"),
+        Challenge::Http01 | Challenge::TlsAlpn01 if wild => bad("a name with a * needs dns-01"),
         _ => Ok(()),
     }
 }
@@ -93,11 +109,28 @@ impl Attempt {
         if let Some(issued) = self.waiting() {
             return Ok(Report::Issued(issued));
         }
-        if self.request.challenge == Challenge::Http01 {
-            http_01::serve(&self.answers).map_err(|reason| fault(Step::Request, reason))?;
+        match self.request.challenge {
+            Challenge::Http01 => http_01::serve(&self.answers).map_err(|reason| fault(Step::Request, reason))?,
+            Challenge::TlsAlpn01 => tls_alpn_01::clear(&self.request),
+            Challenge::Dns01 => {}
         }
         let directory = account::directory(&self.client, &self.request).await?;
         self.issue(&directory).await.map(Report::Issued)
+    }
+
+    /// Removes what the CA was shown.
+    async fn tidy(&self) {
+        let traces = std::mem::take(&mut *self.traces.lock().unwrap_or_else(PoisonError::into_inner));
+        for file in &traces.files {
+            let _ = std::fs::remove_file(file);
+        }
+        for record in &traces.records {
+            if let Some(hook) = &self.request.dns_hook
+                && let Err(reason) = dns_01::run(hook, "remove", record).await
+            {
+                say(&Report::Event { level: Level::Warning, text: reason });
+            }
+        }
     }
 
     /// From now on the CA finds its token here.

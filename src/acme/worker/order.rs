@@ -1,16 +1,18 @@
 //! One order, from its making to its certificate. It and its key are on the disk first, so that the next attempt goes on with it.
 
 use std::path::PathBuf;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use instant_acme::{
-    AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, Identifier, NewOrder, Order, OrderStatus, RetryPolicy,
+    AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, Identifier, KeyAuthorization, NewOrder, Order, OrderStatus,
+    RetryPolicy,
 };
 use serde::{Deserialize, Serialize};
 
 use super::account::{self, Directory, Registration};
 use super::fault::{Fault, causes, fault, kind, of_problem};
-use super::{Attempt, certificate_key, dns_01, jws, say, storage};
+use super::{Attempt, certificate_key, dns_01, jws, say, storage, tls_alpn_01};
 use crate::acme::exchange::{Challenge, Issued, KeyType, Level, Report, Step};
 
 /// Tries of one call when the CA refuses its nonce; instant-acme makes three of each.
@@ -167,15 +169,8 @@ impl Attempt {
 
     async fn finish(&self, order: &mut Order, key: &str, registration: &Registration, directory: &Directory) -> Result<Issued, Fault> {
         if order.state().status == OrderStatus::Pending {
-            let mut records = Vec::new();
-            let result = self.prove(order, &mut records).await;
-            for record in records {
-                if let Some(hook) = &self.request.dns_hook
-                    && let Err(reason) = dns_01::run(hook, "remove", &record)
-                {
-                    say_warning(&reason);
-                }
-            }
+            let result = self.prove(order).await;
+            self.tidy().await;
             result?;
         }
         if order.state().status == OrderStatus::Ready {
@@ -203,7 +198,7 @@ impl Attempt {
     }
 
     /// Makes the CA check every name that it has not checked.
-    async fn prove(&self, order: &mut Order, records: &mut Vec<dns_01::Record>) -> Result<(), Fault> {
+    async fn prove(&self, order: &mut Order) -> Result<(), Fault> {
         let wanted = match self.request.challenge {
             Challenge::Http01 => ChallengeType::Http01,
             Challenge::TlsAlpn01 => ChallengeType::TlsAlpn01,
@@ -221,14 +216,8 @@ impl Attempt {
                 return Err(fault(Step::Challenge, format!("{name}: the CA offers no {wanted:?} for it. Wildcards need dns-01.")));
             };
             let answer = challenge.key_authorization();
-            match (&self.request.challenge, &self.request.dns_hook) {
-                (Challenge::Dns01, Some(hook)) => {
-                    let record = dns_01::Record { domain: name.trim_start_matches("*.").to_owned(), value: answer.dns_value() };
-                    records.push(record.clone());
-                    dns_01::run(hook, "add", &record).map_err(|reason| fault(Step::Challenge, format!("{name}: {reason}")))?;
-                }
-                _ => self.offer(&challenge.token, answer.as_str()),
-            }
+            let shown = self.show(&name, &challenge.token, &answer).await;
+            shown.map_err(|reason| fault(Step::Challenge, format!("{name}: {reason}")))?;
             with_nonces!(challenge.set_ready()).map_err(|error| self.wrong(Step::Challenge, &error))?;
         }
         match with_nonces!(order.poll_ready(&POLLING)) {
@@ -241,6 +230,24 @@ impl Attempt {
                 None => Err(self.wrong(Step::Challenge, &error)),
             },
         }
+    }
+
+    /// Puts what proves a name where the CA will look for it.
+    async fn show(&self, name: &str, token: &str, answer: &KeyAuthorization) -> Result<(), String> {
+        let traces = || self.traces.lock().unwrap_or_else(PoisonError::into_inner);
+        match (self.request.challenge, &self.request.dns_hook) {
+            (Challenge::Dns01, Some(hook)) => {
+                let record = dns_01::Record { domain: name.trim_start_matches("*.").to_owned(), value: answer.dns_value() };
+                traces().records.push(record.clone());
+                dns_01::run(hook, "add", &record).await?;
+            }
+            (Challenge::TlsAlpn01, _) => {
+                let file = tls_alpn_01::show(&self.request, name, answer.digest().as_ref())?;
+                traces().files.push(file);
+            }
+            _ => self.offer(token, answer.as_str()),
+        }
+        Ok(())
     }
 
     /// Why the names were not accepted: the challenges know, also where the order does not say.

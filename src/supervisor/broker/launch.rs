@@ -7,11 +7,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use nix::sys::signal::{SigSet, Signal};
 
 use super::Broker;
+use crate::acme::exchange::CHALLENGES_VARIABLE;
 use crate::os;
 use crate::os::spawn::{Child, SpawnError, Step};
 
 /// Environment that only the supervisor may give to the broker.
-const PRIVATE_ENVIRONMENT: &[&str] = &["LISTEN_", "NOTIFY_SOCKET=", "WATCHDOG_", "DARNER_CONTROL_FD="];
+const PRIVATE_ENVIRONMENT: &[&str] = &["LISTEN_", "NOTIFY_SOCKET=", "WATCHDOG_", "DARNER_CONTROL_FD=", "DARNER_ACME_CHALLENGES="];
 
 impl Broker {
     pub(super) fn try_spawn(&mut self) -> Result<i32, SpawnError> {
@@ -59,6 +60,9 @@ impl Broker {
         add("DARNER_CONTROL_FD", (3 + names.len()).to_string());
         if let Some(notify) = &self.notify {
             add("NOTIFY_SOCKET", notify.name().to_owned());
+        }
+        if let Some(folder) = self.certificates.challenges() {
+            add(CHALLENGES_VARIABLE, folder.display().to_string());
         }
         if let Some(watchdog) = self.watchdog {
             add("WATCHDOG_USEC", (watchdog * 1000).to_string());

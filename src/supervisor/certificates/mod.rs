@@ -11,6 +11,7 @@ mod watch;
 mod worker;
 
 use std::os::fd::{BorrowedFd, RawFd};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(super) use report::command;
@@ -178,6 +179,12 @@ impl Certificates {
         let id = exchange::certificate_id(&leaf.der);
         self.held =
             Some(Held { not_before: leaf.not_before, not_after: leaf.not_after, names: leaf.names, directory, is_test, id, spread });
+    }
+
+    /// Where the broker finds what a CA is to be shown by tls-alpn-01.
+    pub(super) fn challenges(&self) -> Option<PathBuf> {
+        let is_used = self.settings.as_ref().is_some_and(|settings| settings.challenge == exchange::Challenge::TlsAlpn01);
+        is_used.then(|| self.store.root().join("darner/challenges"))
     }
 
     /// What the broker is to have in the place of files that are not there yet.
@@ -400,7 +407,7 @@ impl Certificates {
             challenge: settings.challenge,
             dns_hook: settings.dns_hook.clone(),
             work_dir: self.store.root().join("darner/worker"),
-            challenge_dir: Some(self.store.root().join("darner/challenges")),
+            challenge_dir: self.challenges(),
             replaces: if dry_run { None } else { replaces },
             deadline_secs: WORKER_SECS,
             dry_run,
