@@ -198,3 +198,20 @@ fn renewal_information_that_makes_no_sense_is_none() {
     let failed = ask();
     assert_eq!((&failed["step"], &failed["status"], &failed["retry_after_secs"]), (&json!("renewal_info"), &json!(503), &json!(500)));
 }
+
+#[test]
+fn a_dns_hook_that_does_not_end_is_ended_at_the_deadline_with_all_that_it_started() {
+    let pebble = Pebble::start(&json!({}), &[]);
+    let pid = pebble.folder.path().join("pid");
+    let hook = format!("sh -c 'sleep 1000 & echo $! >{}; wait' x", pid.display());
+    let request = pebble.request(&json!({ "domains": ["a.test"], "challenge": "dns-01", "dns_hook": hook, "deadline_secs": 3 }));
+    let failed = pebble.work(&request);
+    assert_eq!(failed["step"], "deadline", "{failed}");
+    assert!(failed["text"].as_str().expect("text").starts_with("the DNS hook was not done within 3 seconds"), "{failed}");
+    let pid: i32 = std::fs::read_to_string(pid).expect("a pid").trim().parse().expect("a number");
+    let is_there = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        !stat.is_empty() && !stat.contains(") Z ")
+    };
+    crate::support::process::wait_until("the hook's end", || !is_there());
+}

@@ -1,6 +1,7 @@
 //! Certificates under PID 1: until there is one, when somebody else renews it, when it has expired, and what is said of it.
 
 mod faults;
+mod tls_alpn_01;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -43,8 +44,12 @@ struct Running {
 
 impl Running {
     fn new(environment: &[(&'static str, &str)]) -> Self {
+        Self::on(free_port(), environment)
+    }
+
+    fn on(tls_port: u16, environment: &[(&'static str, &str)]) -> Self {
         let folder = Folder::new("certificates");
-        let (port, tls_port) = (free_port(), free_port());
+        let port = free_port();
         let live = folder.path().join("letsencrypt/live/mqtt.example.org").display().to_string();
         let conf = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\nuser root\nlistener {tls_port} 127.0.0.1\n\

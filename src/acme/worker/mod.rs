@@ -15,7 +15,7 @@ mod tls_alpn_01;
 use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::exchange::{Challenge, LINE_MAX, Level, Mode, Report, Request, Step};
@@ -40,6 +40,8 @@ struct Attempt {
 struct Traces {
     records: Vec<dns_01::Record>,
     files: Vec<PathBuf>,
+    /// What the attempt waits for just now, if not for the CA.
+    waits_for: Option<&'static str>,
 }
 
 /// Reads a [`Request`] from stdin and writes [`Report`]s to stdout.
@@ -75,7 +77,8 @@ fn run(request: Request) -> Result<Report, Fault> {
         result
     });
     result.unwrap_or_else(|_| {
-        Err(fault(Step::Deadline, format!("the CA was not done within {seconds} seconds; the order goes on at the next try")))
+        let who = attempt.traces().waits_for.unwrap_or("the CA");
+        Err(fault(Step::Deadline, format!("{who} was not done within {seconds} seconds; the order goes on at the next try")))
     })
 }
 
@@ -118,13 +121,20 @@ impl Attempt {
         self.issue(&directory).await.map(Report::Issued)
     }
 
+    fn traces(&self) -> MutexGuard<'_, Traces> {
+        self.traces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Removes what the CA was shown.
     async fn tidy(&self) {
-        let traces = std::mem::take(&mut *self.traces.lock().unwrap_or_else(PoisonError::into_inner));
-        for file in &traces.files {
+        let (files, records) = {
+            let mut traces = self.traces();
+            (std::mem::take(&mut traces.files), std::mem::take(&mut traces.records))
+        };
+        for file in &files {
             let _ = std::fs::remove_file(file);
         }
-        for record in &traces.records {
+        for record in &records {
             if let Some(hook) = &self.request.dns_hook
                 && let Err(reason) = dns_01::run(hook, "remove", record).await
             {

@@ -1,7 +1,6 @@
 //! One order, from its making to its certificate. It and its key are on the disk first, so that the next attempt goes on with it.
 
 use std::path::PathBuf;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use instant_acme::{
@@ -234,16 +233,20 @@ impl Attempt {
 
     /// Puts what proves a name where the CA will look for it.
     async fn show(&self, name: &str, token: &str, answer: &KeyAuthorization) -> Result<(), String> {
-        let traces = || self.traces.lock().unwrap_or_else(PoisonError::into_inner);
         match (self.request.challenge, &self.request.dns_hook) {
             (Challenge::Dns01, Some(hook)) => {
                 let record = dns_01::Record { domain: name.trim_start_matches("*.").to_owned(), value: answer.dns_value() };
-                traces().records.push(record.clone());
+                {
+                    let mut traces = self.traces();
+                    traces.records.push(record.clone());
+                    traces.waits_for = Some("the DNS hook");
+                }
                 dns_01::run(hook, "add", &record).await?;
+                self.traces().waits_for = None;
             }
             (Challenge::TlsAlpn01, _) => {
                 let file = tls_alpn_01::show(&self.request, name, answer.digest().as_ref())?;
-                traces().files.push(file);
+                self.traces().files.push(file);
             }
             _ => self.offer(token, answer.as_str()),
         }
