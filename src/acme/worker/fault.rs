@@ -12,8 +12,11 @@ const ADVICE: &[(&str, &str)] = &[
         "connection",
         "the CA cannot connect: the name's A and AAAA records must lead to this machine, and the challenge's port must be open to everyone",
     ),
-    ("unauthorized", "another server answered the CA: look where the name's A and AAAA records lead"),
-    ("incorrectResponse", "another server answered the CA: look where the name's A and AAAA records lead"),
+    ("unauthorized", "another server answered the CA, or none: look where the name's A and AAAA records and the challenge's port lead"),
+    (
+        "incorrectResponse",
+        "another server answered the CA, or none: look where the name's A and AAAA records and the challenge's port lead",
+    ),
     ("caa", "a CAA record of the domain forbids this CA: add it there, or choose another CA"),
     ("rejectedIdentifier", "this CA gives no certificate for that name: take the name out, or choose another CA"),
     ("unsupportedIdentifier", "this CA gives no certificate for such a name"),
