@@ -1,7 +1,7 @@
 # The two commands: `make run` and `make test`. Both do their own set-up on a fresh Debian machine with a Rust toolchain.
 
 SHELL := /bin/sh
-.PHONY: run test soak crash-proof check docker-setup bench image fuzz help
+.PHONY: run test soak crash-proof check docker-setup bench bench-wear bench-stores image fuzz help
 
 # The tests' own Python comes first; Debian keeps daemons outside a plain user's PATH.
 TEST_PATH := $(CURDIR)/target/python/bin:$(PATH):/usr/sbin:/sbin
@@ -12,6 +12,8 @@ help:
 	@echo 'make soak    the broker in a simulated world, seed after seed, until stopped'
 	@echo 'make crash-proof   the real broker killed 1,000 times under load'
 	@echo 'make bench   darner and mosquitto side by side'
+	@echo 'make bench-wear   bytes that reach a card each day, beside mosquitto (WEAR_SECONDS: 600; as root)'
+	@echo 'make bench-stores   the journal beside redb, fjall and SQLite'
 	@echo 'make fuzz    each fuzz target for FUZZ_SECONDS (600); FUZZ_TARGET names one'
 	@echo 'make image   the container image, as darner:latest'
 
@@ -57,6 +59,11 @@ image: docker-setup
 bench:
 	@tests/setup/packages.sh test
 	@PATH="$(TEST_PATH)" cargo bench --locked --bench throughput
+
+WEAR_SECONDS ?= 600
+bench-wear:
+	@tests/setup/packages.sh test
+	@PATH="$(TEST_PATH)" cargo bench --locked --bench wear -- $(WEAR_SECONDS)
 
 # libFuzzer's instrumentation needs an unstable compiler flag, which RUSTC_BOOTSTRAP=1 permits the stable compiler. New inputs stay in target/.
 FUZZ_SECONDS ?= 600

@@ -3,7 +3,7 @@
 //! The broker runs on one core, the load on another. CPU seconds come from schedstat and are exact; wall clock times would tell more
 //! about the machine's other work. `make bench`, or `cargo bench --bench throughput -- [SCENARIO] [SECONDS]`.
 
-#![allow(unreachable_pub)]
+#![allow(unreachable_pub, dead_code)]
 
 #[path = "load/broker.rs"]
 mod broker;

@@ -47,21 +47,26 @@ impl Broker {
 
     /// `kept`: with `persistence true`, in a folder of its own.
     pub fn start_with(program: &[String], kept: bool) -> Self {
+        let location = kept.then(|| std::env::temp_dir().join(format!("darner-bench-kept-{}", std::process::id())));
+        Self::start_at(program, location, None)
+    }
+
+    /// With `persistence true`, in a folder that goes at the end; `durability` for darner.
+    pub fn start_at(program: &[String], location: Option<PathBuf>, durability: Option<&str>) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
         let conf = std::env::temp_dir().join(format!("darner-bench-{}-{port}.conf", std::process::id()));
         let mut text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nlog_dest none\n");
-        let location = kept.then(|| {
-            let folder = std::env::temp_dir().join(format!("darner-bench-{}-{port}", std::process::id()));
-            std::fs::create_dir_all(&folder).expect("a folder");
-            std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).expect("ours");
+        if let Some(folder) = &location {
+            std::fs::create_dir_all(folder).expect("a folder");
+            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o777)).expect("ours");
             text += &format!("persistence true\npersistence_location {}/\n", folder.display());
-            folder
-        });
+        }
         std::fs::write(&conf, text).expect("a configuration");
         let child = Command::new(&program[0])
             .args(&program[1..])
             .arg("-c")
             .arg(&conf)
+            .envs(durability.map(|level| ("DARNER_DURABILITY", level)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -76,6 +81,16 @@ impl Broker {
             std::thread::sleep(Duration::from_millis(10));
         }
         panic!("{} does not listen", program[0]);
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// Bytes handed to `write`, sockets included.
+    pub fn written(&self) -> u64 {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", self.child.id())).expect("the broker runs");
+        io.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse().ok()).expect("wchar")
     }
 
     /// Seconds that its threads have run.

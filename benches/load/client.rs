@@ -80,11 +80,19 @@ impl Client {
     }
 
     pub fn publish(&mut self, topic: &str, qos: Qos, payload: &[u8]) {
+        self.put(topic, qos, false, payload);
+    }
+
+    pub fn publish_retained(&mut self, topic: &str, qos: Qos, payload: &[u8]) {
+        self.put(topic, qos, true, payload);
+    }
+
+    fn put(&mut self, topic: &str, qos: Qos, retain: bool, payload: &[u8]) {
         let packet_id = (qos != Qos::AtMostOnce).then(|| self.packet_id());
         let parts = PublishParts {
             dup: false,
             qos,
-            retain: false,
+            retain,
             topic,
             packet_id,
             properties: &[],
