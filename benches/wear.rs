@@ -62,7 +62,7 @@ impl Card {
         std::fs::File::create(&image).and_then(|file| file.set_len(64 << 20)).expect("an image");
         std::fs::create_dir_all(&mounted).expect("a folder");
         let (image_text, mounted_text) = (image.display().to_string(), mounted.display().to_string());
-        run("mkfs.ext4", &["-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", &image_text]);
+        run("mkfs.ext4", &["-q", "-b", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0", &image_text]);
         run("mount", &["-o", "loop", &image_text, &mounted_text]);
         let table = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
         let device = table.lines().find(|line| line.split(' ').nth(1) == Some(&mounted_text)).expect("it is mounted");

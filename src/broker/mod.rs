@@ -28,7 +28,7 @@ mod wire;
 
 pub use interface::*;
 pub use restore::WILL_GRACE_SECS;
-pub use state::State;
+pub use state::{Place, State};
 
 use std::collections::VecDeque;
 use std::sync::Arc;

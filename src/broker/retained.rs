@@ -74,6 +74,12 @@ impl Retained {
         self.messages.iter().map(|entry| &entry.0)
     }
 
+    /// Those behind this topic; `None`: all.
+    pub(super) fn behind(&self, topic: Option<&str>) -> impl Iterator<Item = &Arc<Message>> {
+        let from = topic.map_or(Bound::Unbounded, Bound::Excluded);
+        self.messages.range::<str, _>((from, Bound::Unbounded)).map(|entry| &entry.0)
+    }
+
     /// Those that a restart does not end: all but the broker's own.
     pub(super) fn durable(&self) -> Self {
         self.iter().filter(|message| !message.topic.starts_with('$')).cloned().collect()

@@ -1,6 +1,7 @@
 //! All durable state of a broker as a plain value: what its records add up to, and what it is built from after a restart.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::Broker;
@@ -17,6 +18,22 @@ use crate::mqtt::{PacketId, ProtocolVersion, Qos, SubscriptionOptions};
 pub struct State {
     pub sessions: BTreeMap<Box<str>, StoredSession>,
     pub retained: Retained,
+}
+
+/// How far [`State::records_from`] has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Behind the retained message of this topic; `None`: at the beginning.
+    Topic(Option<Box<str>>),
+    /// Behind this client's session.
+    Client(Option<Box<str>>),
+    End,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::Topic(None)
+    }
 }
 
 /// A session that outlives its connection.
@@ -74,13 +91,45 @@ impl State {
         }
     }
 
+    /// Bytes of its records, roughly.
+    pub fn weight(&self) -> u64 {
+        const RECORD_BYTES: u64 = 32;
+        let of_message = |message: &Message| (message.topic.len() + message.payload.len()) as u64 + RECORD_BYTES;
+        let of_session = |session: &StoredSession| {
+            let waiting: u64 = session.deliveries.values().map(|stored| of_message(&stored.delivery.message)).sum();
+            let received: u64 = session.received.values().map(|message| of_message(message)).sum();
+            let filters: u64 = session.subscriptions.keys().map(|filter| filter.len() as u64 + RECORD_BYTES).sum();
+            waiting + received + filters + 3 * RECORD_BYTES
+        };
+        let retained = self.retained.bytes() + self.retained.len() as u64 * RECORD_BYTES;
+        retained + self.sessions.values().map(of_session).sum::<u64>()
+    }
+
     /// Records that add up to it.
     pub fn each_record(&self, mut give: impl FnMut(Record)) {
-        for message in self.retained.iter() {
-            give(Record::Retained { message: Arc::clone(message) });
+        self.records_from(&mut Place::default(), |record| {
+            give(record);
+            true
+        });
+    }
+
+    /// Records that add up to it, a piece at a time: `place` moves on until `give` wants no more, or to its end.
+    ///
+    /// The state may change between the pieces. Whoever applies the pieces and, in their order among them, the records of those changes
+    /// gets the same state: a change of what stands before the place finds it there; what stands behind it comes as it is by then.
+    pub fn records_from(&self, place: &mut Place, mut give: impl FnMut(Record) -> bool) {
+        if let Place::Topic(topic) = place {
+            let full = self.retained.behind(topic.as_deref()).find(|message| !give(Record::Retained { message: Arc::clone(message) }));
+            *place = full.map_or(Place::Client(None), |message| Place::Topic(Some(message.topic.clone())));
         }
-        for session in self.sessions.values() {
-            session.each_record(&mut give);
+        if let Place::Client(client) = place {
+            let from = client.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let full = self.sessions.range::<str, _>((from, Bound::Unbounded)).find(|(_, session)| {
+                let mut wants_more = true;
+                session.each_record(&mut |record| wants_more = give(record));
+                !wants_more
+            });
+            *place = full.map_or(Place::End, |(name, _)| Place::Client(Some(name.clone())));
         }
     }
 

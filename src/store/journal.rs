@@ -156,13 +156,14 @@ fn work(shared: &Shared, writer: &mut Writer, wake: &dyn Fn()) {
         let inbox = shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting =
             |inbox: &mut Inbox| !(inbox.hurry || inbox.save || inbox.ends) || (shared.failing.load(Ordering::Acquire) && !inbox.ends);
-        let (mut inbox, _) = shared.bell.wait_timeout_while(inbox, PATIENCE, waiting).unwrap_or_else(PoisonError::into_inner);
+        let (mut inbox, _) =
+            shared.bell.wait_timeout_while(inbox, writer.rest().unwrap_or(PATIENCE), waiting).unwrap_or_else(PoisonError::into_inner);
         let taken = Inbox { records: std::mem::take(&mut inbox.records), ..*inbox };
         (inbox.hurry, inbox.save) = (false, false);
         drop(inbox);
         let bytes: u64 = taken.records.iter().map(weight).sum();
         let was_failing = shared.failing.load(Ordering::Acquire);
-        let idle = taken.records.is_empty() && !taken.save && !taken.ends && !was_failing;
+        let idle = taken.records.is_empty() && !taken.save && !taken.ends && !was_failing && writer.rest().is_none();
         if !idle || writer.options.level == Level::Snapshot {
             let written = writer.write(taken.records, taken.save, taken.ends);
             note(shared, writer, written.as_ref().err());
@@ -180,7 +181,6 @@ fn work(shared: &Shared, writer: &mut Writer, wake: &dyn Fn()) {
 
 /// Reads the file into `state`; gives its length if it can go on being used as it is.
 fn read(path: &Path, options: &Options, state: &mut State, say: &dyn Fn(&Notice)) -> Option<u64> {
-    let beside = super::writer::beside(path);
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
@@ -189,22 +189,15 @@ fn read(path: &Path, options: &Options, state: &mut State, say: &dyn Fn(&Notice)
             return None;
         }
     };
-    if file.metadata().is_ok_and(|metadata| metadata.len() == 0) && !beside.exists() {
+    if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
         return None;
     }
-    let (what, mut at) = match frames::read(&mut file, options.zero, state) {
+    let (what, at) = match frames::read(&mut file, options.zero, state) {
         Ok(Found::Whole { len }) => return Some(len),
         Ok(Found::Newer) => ("was written by a later version of darner", 0),
         Ok(Found::Damaged { at }) => ("is damaged", at),
         Err(_) => ("cannot be read to its end", 0),
     };
-    // Overwriting a file that cannot be replaced was interrupted: the whole copy is beside it.
-    let mut whole = State::default();
-    if let Ok(mut copy) = File::open(&beside)
-        && let Ok(Found::Whole { len }) = frames::read(&mut copy, options.zero, &mut whole)
-    {
-        (*state, at) = (whole, len);
-    }
     let aside = set_aside(path);
     say(&Notice::StoreDamaged {
         path: path.display().to_string(),

@@ -21,6 +21,7 @@
 
 mod frames;
 mod journal;
+mod rewrite;
 mod squeeze;
 mod writer;
 

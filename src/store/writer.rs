@@ -2,12 +2,12 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::frames::{self, FRAME_BYTES_FULL, Frame, HEADER_BYTES};
+use super::frames::{FRAME_BYTES_FULL, Frame, HEADER_BYTES};
 use super::journal::weight;
+use super::rewrite::{self, Rewrite, beside};
 use super::squeeze::squeeze;
 use super::{Level, Options, State};
 use crate::broker::Record;
@@ -15,10 +15,10 @@ use crate::notice::Notice;
 
 /// A file smaller than this is not written anew.
 const REWRITE_BYTES_MIN: u64 = 1 << 20;
-/// Bytes of one frame when all is written anew: nothing of that file counts before the whole of it does.
-const REWRITE_FRAME_BYTES: usize = 1 << 20;
 /// Records of this weight may wait for a disk that takes nothing; with more, all is written anew when it takes something again.
 const UNWRITTEN_BYTES_MAX: u64 = 16 << 20;
+/// How often to look whether the disk has what is written anew.
+const FLUSHING: Duration = Duration::from_millis(20);
 /// Writing all anew is tried again after so many times as long as the attempt took, so that a full disk is not kept busy with it.
 const PAUSE: u32 = 10;
 
@@ -29,12 +29,16 @@ pub(super) struct Writer {
     file: Option<File>,
     /// Bytes of it that are whole frames.
     len: u64,
-    /// Its length when it was last written anew.
+    /// Its length when it was last written anew, or what it would be.
     base: u64,
     /// What the records so far add up to.
     state: State,
     /// Records that `file` did not take, in their order.
     unwritten: Vec<Record>,
+    /// All is being written anew.
+    rewrite: Option<Rewrite>,
+    /// The file is a mount: nothing can take its place.
+    in_place: bool,
     /// Writing all anew failed: it is not tried before this.
     pause_until: Option<Instant>,
     changes: u64,
@@ -52,6 +56,8 @@ impl Writer {
             base: 0,
             state,
             unwritten: Vec::new(),
+            rewrite: None,
+            in_place: false,
             pause_until: None,
             changes: 0,
             saved_at: Instant::now(),
@@ -93,16 +99,110 @@ impl Writer {
             self.file = None;
             return Err(error);
         }
-        if self.len > REWRITE_BYTES_MIN && self.len > 3 * self.base {
-            match self.rewrite_beside() {
-                // The file itself was being overwritten.
-                Err(error) if self.file.is_none() => return Err(error),
-                // What is appended is safe already. A disk without room for all of it may have some when there is half as much again.
+        if ends {
+            self.give_up_rewrite();
+            return Ok(());
+        }
+        self.go_on_rewriting()
+    }
+
+    /// What is appended is safe, whatever comes of this; an error is one of the file itself.
+    fn go_on_rewriting(&mut self) -> io::Result<()> {
+        if let Some(rewrite) = &mut self.rewrite {
+            return match rewrite.go_on(&self.state, self.options.zero) {
+                Ok(true) => self.finish_rewrite(),
+                Ok(false) => Ok(()),
+                Err(_) => {
+                    self.give_up_rewrite();
+                    Ok(())
+                }
+            };
+        }
+        if self.len <= REWRITE_BYTES_MIN || self.len <= 3 * self.base {
+            return Ok(());
+        }
+        if !self.in_place {
+            match Rewrite::begin(&self.path) {
+                Ok(rewrite) => self.rewrite = Some(rewrite),
+                Err(error) if is_of_the_folder(&error) => self.in_place = true,
                 Err(_) => self.base = self.len / 2,
-                Ok(()) => {}
             }
         }
-        Ok(())
+        let overwritten = if self.in_place { self.overwrite() } else { Ok(()) };
+        if overwritten.is_err() && self.file.is_some() {
+            self.base = self.len / 2;
+            return Ok(());
+        }
+        overwritten
+    }
+
+    fn give_up_rewrite(&mut self) {
+        if let Some(rewrite) = self.rewrite.take() {
+            rewrite.give_up();
+            // A disk without room for all of it may have some when there is half as much again.
+            self.base = self.len / 2;
+        }
+    }
+
+    fn finish_rewrite(&mut self) -> io::Result<()> {
+        let Some(rewrite) = self.rewrite.take() else { return Ok(()) };
+        match rewrite.take_place(&self.path) {
+            Ok((file, len)) => {
+                if self.options.level == Level::Power {
+                    file.sync_data()?;
+                }
+                self.sync_folder();
+                self.adopt(file, len);
+                Ok(())
+            }
+            Err(error) => {
+                let _ = std::fs::remove_file(beside(&self.path));
+                self.in_place |= error.kind() == io::ErrorKind::ResourceBusy;
+                self.base = self.len / 2;
+                Ok(())
+            }
+        }
+    }
+
+    /// Where the file is, all of it at once: batches wait.
+    fn overwrite(&mut self) -> io::Result<()> {
+        let written = rewrite::write_in_place(&self.path, &self.state, self.options.zero);
+        let written = written.and_then(|()| OpenOptions::new().append(true).open(&self.path));
+        match written.and_then(|file| Ok((file.metadata()?.len(), file))) {
+            Ok((len, file)) => {
+                self.adopt(file, len);
+                Ok(())
+            }
+            Err(error) => {
+                if !std::fs::metadata(&self.path).is_ok_and(|metadata| metadata.len() == self.len) {
+                    self.file = None;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Goes on with a file that was written anew.
+    fn adopt(&mut self, file: File, len: u64) {
+        (self.len, self.base) = (len, len);
+        self.file = Some(file);
+    }
+
+    /// Makes a renaming last.
+    fn sync_folder(&self) {
+        let Some(Ok(folder)) = self.path.parent().map(File::open) else { return };
+        let sync = move || drop(folder.sync_all());
+        if self.options.level == Level::Process {
+            // Nobody waits for what a power cut takes.
+            drop(std::thread::Builder::new().name("flush".into()).spawn(sync));
+        } else {
+            sync();
+        }
+    }
+
+    /// How long there is nothing to be done without new records; `None`: as long as they don't come.
+    pub(super) fn rest(&self) -> Option<Duration> {
+        self.rewrite.as_ref().map(|rewrite| if rewrite.is_flushing() { FLUSHING } else { Duration::ZERO })
     }
 
     /// After an append that failed: what was written of it goes, so that the file is whole and can be appended to later.
@@ -148,93 +248,77 @@ impl Writer {
         }
         let mut frame = Frame::new(self.options.zero);
         let mut len = self.len;
+        let mut twin = Ok(());
         let mut put = |bytes: Option<Vec<u8>>| -> io::Result<()> {
             let Some(bytes) = bytes else { return Ok(()) };
             len += bytes.len() as u64;
-            file.write_all(&bytes)
+            file.write_all(&bytes)?;
+            if let Some(rewrite) = self.rewrite.as_mut().filter(|_| twin.is_ok()) {
+                twin = rewrite.add(&bytes);
+            }
+            Ok(())
         };
-        for record in needed {
-            put(frame.add(record, FRAME_BYTES_FULL))?;
+        let appended = needed.into_iter().try_for_each(|record| put(frame.add(record, FRAME_BYTES_FULL)));
+        let appended = appended.and_then(|()| put(frame.rest()));
+        if appended.is_err() || twin.is_err() {
+            self.give_up_rewrite();
         }
-        put(frame.rest())?;
+        appended?;
         self.len = len;
         Ok(())
     }
 
-    /// Writes all anew, beside the file and then in its place; a file that cannot be replaced (a mount of its own) is overwritten.
+    /// Writes all anew at once, beside the file and then in its place, or in a file that cannot be replaced (a mount of its own, a
+    /// folder that takes no other) where it is.
     pub(super) fn rewrite(&mut self) -> io::Result<()> {
-        self.rewrite_beside()?;
+        match if self.in_place { None } else { self.replace()? } {
+            Some(file) => {
+                let len = file.metadata()?.len();
+                self.sync_folder();
+                self.adopt(file, len);
+            }
+            None => self.overwrite()?,
+        }
         self.unwritten = Vec::new();
         self.changes = 0;
         Ok(())
     }
 
-    fn rewrite_beside(&mut self) -> io::Result<()> {
-        let beside = beside(&self.path);
-        let written = self.write_all_to(&beside);
-        if let Err(error) = written {
-            let _ = std::fs::remove_file(&beside);
-            return Err(error);
+    /// `None`: it cannot be replaced.
+    fn replace(&mut self) -> io::Result<Option<File>> {
+        self.give_up_rewrite();
+        match rewrite::write_beside(&self.path, &self.state, self.options.zero) {
+            Ok(file) => match std::fs::rename(beside(&self.path), &self.path) {
+                Ok(()) => Ok(Some(file)),
+                Err(error) => {
+                    let _ = std::fs::remove_file(beside(&self.path));
+                    self.in_place = error.kind() == io::ErrorKind::ResourceBusy;
+                    if self.in_place { Ok(None) } else { Err(error) }
+                }
+            },
+            Err(error) if self.path.exists() && is_of_the_folder(&error) => Ok(None),
+            Err(error) => Err(error),
         }
-        match std::fs::rename(&beside, &self.path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                // The copy beside it is whole until this one is, and nothing can be appended.
-                self.file = None;
-                self.write_all_to(&self.path.clone())?;
-                let _ = std::fs::remove_file(&beside);
-            }
-            Err(error) => return Err(error),
-        }
-        if let Some(folder) = self.path.parent()
-            && let Ok(folder) = File::open(folder)
-        {
-            let _ = folder.sync_all();
-        }
-        let file = OpenOptions::new().append(true).open(&self.path)?;
-        self.len = file.metadata()?.len();
-        self.base = self.len;
-        self.file = Some(file);
-        Ok(())
-    }
-
-    fn write_all_to(&self, path: &Path) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-        file.write_all(&frames::header())?;
-        let mut frame = Frame::new(self.options.zero);
-        let mut outcome = Ok(());
-        self.state.each_record(|record| {
-            if outcome.is_ok()
-                && let Some(bytes) = frame.add(&record, REWRITE_FRAME_BYTES)
-            {
-                outcome = file.write_all(&bytes);
-            }
-        });
-        outcome?;
-        if let Some(bytes) = frame.rest() {
-            file.write_all(&bytes)?;
-        }
-        file.sync_all()
     }
 
     /// A new file, or one whose contents are already in `state`.
     pub(super) fn begin(&mut self, whole: Option<u64>) -> io::Result<()> {
         let Some(len) = whole.filter(|len| *len >= HEADER_BYTES) else { return self.rewrite() };
-        // A copy that a crash left is older than the file, and must not be taken for its whole one when the file is damaged later.
+        // What a crash left.
         match std::fs::remove_file(beside(&self.path)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let file = OpenOptions::new().append(true).open(&self.path)?;
-        (self.len, self.base) = (len, len);
+        file.set_len(len)?;
+        // Restarts must not let a file of old values grow and grow.
+        (self.len, self.base) = (len, len.min(self.state.weight()));
         self.file = Some(file);
         Ok(())
     }
 }
 
-/// Where all is written anew before it takes the file's place.
-pub(super) fn beside(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    name.into()
+/// No file can be made where ours is, which may be writable all the same.
+fn is_of_the_folder(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use darner::broker::{Broker, ConnectionId, Effect, Input, Origin, Outbox, SecurityTables, Settings, ShardId, State, Time};
+use darner::broker::{Broker, ConnectionId, Effect, Input, Origin, Outbox, Place, SecurityTables, Settings, ShardId, State, Time};
 use darner::conf::Conf;
 use darner::mqtt::codec::{self, Decoded};
 use darner::mqtt::{
@@ -29,6 +29,9 @@ struct Bench {
     state: State,
     now: Time,
     records: u64,
+    /// A second state that is made of pieces of the first and of what changes meanwhile, and how far it is.
+    copy: State,
+    place: Place,
     sent: Vec<Sent>,
     /// Client → connection and version.
     connected: Vec<Option<(ConnectionId, ProtocolVersion)>>,
@@ -58,7 +61,18 @@ impl Bench {
         let settings = settings();
         let broker = Broker::new(ShardId(0), 1, settings.clone(), 1);
         let state = State::default();
-        Self { settings, broker, state, now: Time(1), records: 0, sent: Vec::new(), connected: vec![None; CLIENTS], connections: 0 }
+        Self {
+            settings,
+            broker,
+            state,
+            now: Time(1),
+            records: 0,
+            copy: State::default(),
+            place: Place::default(),
+            sent: Vec::new(),
+            connected: vec![None; CLIENTS],
+            connections: 0,
+        }
     }
 
     fn perform(&mut self, out: &Outbox) {
@@ -67,6 +81,7 @@ impl Bench {
                 Effect::Persist(record) => {
                     self.records += 1;
                     self.state.apply(record.clone());
+                    self.copy.apply(record.clone());
                 }
                 Effect::Send { connection, start, end, packet_id } => {
                     let mut packet = out.bytes(*start, *end).to_vec();
@@ -230,6 +245,34 @@ impl Bench {
         }
         assert!(self.state == own, "seed {seed}, step {n}: records say {:#?}, the machine says {own:#?}", self.state);
     }
+}
+
+#[test]
+fn a_copy_in_pieces_is_whole_though_the_state_changes_between_them() {
+    let mut whole = 0;
+    for seed in 0..150 {
+        let mut random = Random::new(seed);
+        let mut bench = Bench::new();
+        for n in 0..400 {
+            bench.step(&mut random, n);
+            if bench.place != Place::End && random.one_in(4) {
+                let (mut left, copy) = (random.below(3), &mut bench.copy);
+                bench.state.records_from(&mut bench.place, |record| {
+                    copy.apply(record);
+                    left = left.saturating_sub(1);
+                    left > 0
+                });
+            }
+            if bench.place == Place::End {
+                assert!(bench.copy == bench.state, "seed {seed}, step {n}: {:#?}, copied {:#?}", bench.state, bench.copy);
+            }
+            if bench.place == Place::End && random.one_in(10) {
+                (bench.copy, bench.place) = (State::default(), Place::default());
+                whole += 1;
+            }
+        }
+    }
+    assert!(whole > 300, "{whole} copies came to their end");
 }
 
 #[test]

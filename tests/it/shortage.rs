@@ -213,3 +213,57 @@ fn the_health_check_and_the_status_tell_of_a_full_disk_and_of_its_end() {
     assert!(!status().contains("Nothing can be kept"), "{}", status());
     drop(supervisor);
 }
+
+/// A file mounted by itself, as `-v ./data.db:…` does: nothing can take its place.
+#[test]
+fn a_single_file_is_written_anew_where_it_is_and_a_crash_meanwhile_loses_nothing() {
+    let volume = Volume::new("64m");
+    let path = volume.path().join("mosquitto.db").display().to_string();
+    let other = volume.path().join("bound").display().to_string();
+    volume.run(&["sh", "-c", "touch $1 $2 && mount --bind $2 $1", "sh", &path, &other]);
+    // At the first calls of writing anew behind the end, of overwriting the beginning, and of cutting off the end.
+    for (round, (call, when)) in [("fsync", 1), ("pwrite64", 1), ("pwrite64", 2), ("fsync", 2), ("ftruncate", 1)].into_iter().enumerate() {
+        let mut broker = start(&volume);
+        let inject = format!("inject={call}:signal=SIGKILL:when={when}");
+        let strace = Strace::attach(&broker, &volume.within(), &["-e", &format!("trace={call}"), "-e", &inject]);
+        let mut publisher = client(&broker, "publisher", ProtocolVersion::V5);
+        let mut last = None;
+        for number in 0..100 {
+            let payload = format!("{round} {number} {}", "x".repeat(100_000));
+            if publish(&mut publisher, "state", payload.as_bytes(), Qos::AtLeastOnce).is_err() {
+                break;
+            }
+            last = Some(number);
+        }
+        assert!(last.is_some_and(|last| last < 99), "{call} {when}: the broker was killed");
+        broker.exit_code();
+        drop(strace);
+        let broker = start(&volume);
+        let value = retained(&broker, "state");
+        let number = value.split(' ').nth(1).and_then(|number| number.parse::<i32>().ok()).expect("a number");
+        assert!(value.starts_with(&format!("{round} ")) && Some(number) >= last, "{call} {when}: {} after {last:?}", &value[..6]);
+        crash(broker);
+    }
+    let size = std::fs::metadata(volume.file("bound")).expect("the file").len();
+    assert!(size < 6_000_000, "{size} bytes for one value of 100 kB");
+}
+
+#[test]
+fn a_file_in_a_folder_that_takes_no_other_is_written_anew_where_it_is() {
+    let volume = Volume::new("64m");
+    let (root, file) = (volume.path().display().to_string(), volume.path().join("mosquitto.db").display().to_string());
+    // The broker is nobody here, who may write to the file alone.
+    volume.run(&["sh", "-c", "chmod 755 $1 && touch $2 && chmod 666 $2", "sh", &root, &file]);
+    let conf = format!("listener {{port}} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {root}\n");
+    let start = || Broker::start_within(&volume.within(), Folder::new("shortage"), &conf);
+    let broker = start();
+    let mut publisher = client(&broker, "publisher", ProtocolVersion::V311);
+    for number in 0..60 {
+        let payload = format!("{number} {}", "x".repeat(100_000));
+        assert!(publish(&mut publisher, "state", payload.as_bytes(), Qos::AtLeastOnce).is_ok(), "{}", broker.log());
+    }
+    let size = || std::fs::metadata(volume.file("mosquitto.db")).expect("the file").len();
+    assert!(size() < 4_000_000, "{}", size());
+    crash(broker);
+    assert!(retained(&start(), "state").starts_with("59 "));
+}

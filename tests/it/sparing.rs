@@ -166,3 +166,37 @@ fn a_changed_level_of_durability_waits_for_a_restart_and_a_reload_says_so() {
     broker.signal(Signal::SIGHUP);
     broker.wait_for_log("durability: process → power (takes effect at the next restart)");
 }
+
+#[test]
+fn acknowledgements_do_not_wait_for_the_disk_while_all_is_written_anew() {
+    let broker = start("process");
+    let mut client = Client::connect(broker.port, "publisher");
+    let value = |n: u16| format!("{n} {}", "x".repeat(50_000));
+    let copy = broker.folder.path().join("mosquitto.db.new");
+    let hold = Strace::attach(&broker, &[], &["-e", "trace=fsync", "-e", "inject=fsync:delay_enter=60000000:when=1"]);
+    let mut number = 0;
+    while !copy.exists() {
+        number += 1;
+        assert!(number < 100, "the file outgrows what it holds");
+        send(&mut client, &publish("state", value(number).as_bytes(), (Qos::AtLeastOnce, true), number));
+        assert_eq!(answer(&mut client), Ok(0x40));
+    }
+    for _ in 0..20 {
+        number += 1;
+        send(&mut client, &publish("state", value(number).as_bytes(), (Qos::AtLeastOnce, true), number));
+        assert_eq!(answer(&mut client), Ok(0x40), "while the copy is being flushed");
+    }
+    assert!(copy.exists());
+    drop(hold);
+    wait_until("the file's replacement", || !copy.exists());
+    broker.signal(Signal::SIGKILL);
+    let mut broker = broker;
+    broker.exit_code();
+    let conf = std::fs::read_to_string(broker.folder.path().join("mosquitto.conf")).expect("a configuration");
+    let folder = std::mem::replace(&mut broker.folder, Folder::new("sparing"));
+    let port = broker.port.to_string();
+    let broker = Broker::start_in(folder, &conf.replace(&port, "{port}"));
+    let mut reader = Client::connect(broker.port, "reader");
+    reader.subscribe("state");
+    assert_eq!(String::from_utf8(reader.receive_payload()).expect("text"), value(number));
+}

@@ -1,0 +1,171 @@
+//! All written anew, beside the file or behind its end.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use super::State;
+use super::frames::{self, Frame, HEADER_BYTES};
+use crate::broker::Place;
+
+/// Bytes of one frame when all is written anew at once: nothing of that file counts before the whole of it does.
+const FRAME_BYTES: usize = 1 << 20;
+/// What a batch may have to wait for while all is written anew little by little.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// All is written beside the file, a piece after each batch; batches go to both. When it has reached the end of the state and is on the
+/// disk, it takes the file's place.
+pub(super) struct Rewrite {
+    path: PathBuf,
+    file: File,
+    len: u64,
+    place: Place,
+    flush: Option<JoinHandle<io::Result<()>>>,
+}
+
+/// Where all is written anew before it takes the file's place.
+pub(super) fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
+/// A new file there, whatever a crash has left.
+fn create(path: &Path) -> io::Result<File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(&frames::header())?;
+    Ok(file)
+}
+
+/// Every record of the state, in frames.
+fn write_all(state: &State, zero: i64, file: &mut File) -> io::Result<()> {
+    let mut frame = Frame::new(zero);
+    let mut outcome = Ok(());
+    state.each_record(|record| {
+        if outcome.is_ok()
+            && let Some(bytes) = frame.add(&record, FRAME_BYTES)
+        {
+            outcome = file.write_all(&bytes);
+        }
+    });
+    outcome?;
+    frame.rest().map_or(Ok(()), |bytes| file.write_all(&bytes))
+}
+
+/// At once.
+pub(super) fn write_beside(path: &Path, state: &State, zero: i64) -> io::Result<File> {
+    let beside = beside(path);
+    let written = create(&beside).and_then(|mut file| {
+        write_all(state, zero, &mut file)?;
+        file.sync_all()?;
+        Ok(file)
+    });
+    if written.is_err() {
+        let _ = std::fs::remove_file(&beside);
+    }
+    written
+}
+
+/// In a file that cannot be replaced: behind its end first, and over its beginning once that is whole. So a crash at any moment leaves
+/// all of it, in one place or the other.
+pub(super) fn write_in_place(path: &Path, state: &State, zero: i64) -> io::Result<()> {
+    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    let old = file.metadata()?.len();
+    if old <= HEADER_BYTES {
+        file.write_all(&frames::header())?;
+        write_all(state, zero, &mut file)?;
+        return file.sync_all();
+    }
+    file.seek(SeekFrom::End(0))?;
+    let behind = |file: &mut File| {
+        file.write_all(&frames::anew_begins())?;
+        write_all(state, zero, file)?;
+        file.write_all(&frames::anew_ends())?;
+        file.sync_all()
+    };
+    if let Err(error) = behind(&mut file) {
+        file.set_len(old)?;
+        return Err(error);
+    }
+    let new = file.metadata()?.len() - old;
+    if HEADER_BYTES + new <= old {
+        file.write_all_at(&frames::header(), 0)?;
+        let mut buffer = vec![0; FRAME_BYTES];
+        let mut done = 0;
+        while done < new {
+            let piece = buffer.get_mut(..FRAME_BYTES.min((new - done) as usize)).unwrap_or_default();
+            file.read_exact_at(piece, old + done)?;
+            file.write_all_at(piece, HEADER_BYTES + done)?;
+            done += piece.len() as u64;
+        }
+        file.sync_all()?;
+        file.set_len(HEADER_BYTES + new)?;
+    }
+    Ok(())
+}
+
+impl Rewrite {
+    pub(super) fn begin(path: &Path) -> io::Result<Self> {
+        let path = beside(path);
+        let file = create(&path)?;
+        Ok(Self { path, file, len: HEADER_BYTES, place: Place::default(), flush: None })
+    }
+
+    /// What a batch gave to the file.
+    pub(super) fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.len += bytes.len() as u64;
+        self.file.write_all(bytes)
+    }
+
+    /// The disk has it all but for what was added of late; there is nothing to do until then.
+    pub(super) fn is_flushing(&self) -> bool {
+        self.flush.as_ref().is_some_and(|flush| !flush.is_finished())
+    }
+
+    /// One piece more; true when it can take the file's place.
+    pub(super) fn go_on(&mut self, state: &State, zero: i64) -> io::Result<bool> {
+        if let Some(flush) = self.flush.take_if(|flush| flush.is_finished()) {
+            flush.join().unwrap_or_else(|_| Err(io::Error::other("the flush ended early")))?;
+            return Ok(true);
+        }
+        if self.flush.is_some() {
+            return Ok(false);
+        }
+        if self.place == Place::End {
+            let file = self.file.try_clone()?;
+            self.flush = Some(std::thread::Builder::new().name("flush".into()).spawn(move || file.sync_all())?);
+            return Ok(false);
+        }
+        let mut frame = Frame::new(zero);
+        let mut full = None;
+        state.records_from(&mut self.place, |record| {
+            // A session is given whole.
+            let sealed = frame.add(&record, PIECE_BYTES);
+            let wants_more = sealed.is_none() && full.is_none();
+            if let Some(bytes) = sealed {
+                full.get_or_insert_with(Vec::new).extend_from_slice(&bytes);
+            }
+            wants_more
+        });
+        for bytes in full.into_iter().chain(frame.rest()) {
+            self.add(&bytes)?;
+        }
+        Ok(false)
+    }
+
+    /// Puts it in the file's place. What was added since the flush is as safe as what is appended.
+    pub(super) fn take_place(self, path: &Path) -> io::Result<(File, u64)> {
+        std::fs::rename(&self.path, path)?;
+        Ok((self.file, self.len))
+    }
+
+    pub(super) fn give_up(self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
