@@ -19,6 +19,8 @@ pub enum ExitCode {
     Usage,
     /// EX_SOFTWARE: an internal error was caught.
     Internal,
+    /// EX_TEMPFAIL: the router of the rumqttd engine is gone.
+    RouterGone,
     /// The supervised command is not executable.
     NotExecutable,
     /// The supervised command was not found.
@@ -38,6 +40,7 @@ impl ExitCode {
             Self::TimedOut => 27,
             Self::Usage => 64,
             Self::Internal => 70,
+            Self::RouterGone => 75,
             Self::NotExecutable => 126,
             Self::NotFound => 127,
             Self::Other(code) => code,

@@ -14,6 +14,7 @@
 //! | [`proxy`] | the header that a proxy puts before a connection | sockets |
 //! | [`check`] | a configuration and the files it names, judged without running them | the broker |
 //! | [`broker`] | the machine: sessions, routing, retained, wills, `$SYS`; one instance is one shard | clock, sockets, files, tokio, randomness |
+//! | [`engine`] | the second engine: the rumqttd router, guarded | sessions, sockets |
 //! | [`store`] | the seam where records of durable state leave the machine | the broker's rules |
 //! | [`transport`] | the broker process: sockets, timers, reloads; performs the machine's effects | the protocol's rules. The only tokio beside the ACME worker |
 //! | [`client`] | `mosquitto_pub` and `mosquitto_sub` | tokio |
@@ -23,7 +24,7 @@
 //! | [`supervisor`] | PID 1: phases, table, run loop, sockets, reload | tokio, bytes from strangers |
 //! | [`os`] | the only `unsafe` and libc | everything else |
 //!
-//! Arrows (tests/it/house.rs checks them): cli → supervisor, transport, client, health, passwd, repair → check, acme, store → broker → access
+//! Arrows (tests/it/house.rs checks them): cli → supervisor, transport, client, health, passwd, repair → check, acme, store, engine → broker → access
 //! → conf → mqtt; tls, websocket and proxy stand beside access; `os` serves every room except broker, access, tls, websocket, proxy, conf and mqtt; `notice`, `logging` and `exit_code` are plain.
 
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)] // .clippy.toml: no clock, files or sockets in here
@@ -35,6 +36,7 @@ pub mod check;
 pub mod cli;
 pub mod client;
 pub mod conf;
+pub mod engine;
 pub mod exit_code;
 pub mod health;
 pub mod logging;

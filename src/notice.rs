@@ -58,6 +58,7 @@ notices! {
     StoreUnreadable { path: String, reason: String } Error "Error: {path} cannot be opened ({reason}): the broker starts without what it holds.";
     StoreDamaged { path: String, what: &'static str, at: u64, sessions: usize, retained: usize, aside: String } Error
         "Error: {path} {what} from byte {at} on. {sessions} sessions and {retained} retained messages were recovered; the file {aside}.";
+    RouterGone {} Error "Error: The router of rumqttd is gone; the broker ends, so that it can be started afresh.";
     InternalError {} Error "Error: Internal error; the broker ends, so that it can be started afresh.";
     ClientConnected { peer: String, client_id: String, version: u8, clean: u8, keep_alive_secs: u16, username: String } Notice
         "New client connected from {peer} as {client_id} (p{version}, c{clean}, k{keep_alive_secs}{username}).";

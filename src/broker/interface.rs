@@ -8,6 +8,7 @@ use crate::mqtt::codec::DecodeError;
 use crate::mqtt::{Packet, PacketId};
 use crate::notice::Notice;
 
+pub use super::outside::{RouterAnswer, RouterOrder};
 pub use super::record::Record;
 pub use super::shard::{ShardId, ShardMessage};
 
@@ -117,6 +118,9 @@ pub enum Input<'a> {
         from: ShardId,
         message: ShardMessage,
     },
+    FromRouter {
+        answer: RouterAnswer,
+    },
     DeadlineReached,
     /// A log line to publish under `$SYS/broker/log/LETTER` (`log_dest topic`). The driver must not log what this causes.
     Log {
@@ -166,6 +170,8 @@ pub enum Effect {
         to: ShardId,
         message: ShardMessage,
     },
+    /// To the router outside, where there is one.
+    Route(RouterOrder),
     Note(Notice),
 }
 

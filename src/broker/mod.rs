@@ -10,6 +10,7 @@ mod hold;
 pub mod in_flight;
 pub mod interface;
 pub mod message;
+pub mod outside;
 mod reconfigure;
 pub mod record;
 mod reply;
@@ -37,6 +38,7 @@ use connection::{Connection, Slots, State as ConnectionState};
 use deadlines::{Deadlines, Timer};
 use hashbrown::HashMap;
 use message::Identity;
+use outside::Ledger;
 use retained::Retained;
 use route::Scratch;
 use session::Session;
@@ -45,6 +47,7 @@ use subscribing::AwaitedSuback;
 use subscriptions::{FilterTree, LocalStand};
 use sys_topics::{Counters, SysTopics};
 
+use crate::conf::Engine;
 use crate::logging::LogType;
 use crate::mqtt::ReasonCode;
 use crate::notice::Notice;
@@ -87,6 +90,8 @@ pub struct Broker {
     by_client_id: HashMap<Box<str>, u32>,
     local: FilterTree<LocalStand>,
     remote: FilterTree<RemoteStand>,
+    /// What a router outside carries, where there is one.
+    outside: Option<Ledger>,
     retained: Retained,
     deadlines: Deadlines,
     awaited_subacks: HashMap<u64, AwaitedSuback>,
@@ -121,6 +126,7 @@ impl Broker {
             by_client_id: HashMap::new(),
             local: FilterTree::default(),
             remote: FilterTree::default(),
+            outside: (settings.conf.engine == Engine::Rumqttd).then(Ledger::default),
             retained: Retained::default(),
             deadlines: Deadlines::default(),
             awaited_subacks: HashMap::new(),
@@ -187,6 +193,7 @@ impl Broker {
             Input::NotStored { connection } => self.abort(connection, ReasonCode::QuotaExceeded, now, out),
             Input::StoreFailing { failing } => self.store_is_failing(failing, now, out),
             Input::FromShard { from, message } => self.hear_shard(from, message, now, out),
+            Input::FromRouter { answer } => self.hear_router(answer, now, out),
             Input::DeadlineReached => self.deadline_reached(now, out),
             Input::Log { letter, line } => self.publish_log_line(letter, line, now, out),
             Input::DumpSubscriptions => self.dump_subscriptions(out),

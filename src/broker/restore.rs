@@ -92,8 +92,9 @@ impl Broker {
         let will_at = session.will_at;
         let key = self.sessions.insert(session);
         self.by_client_id.insert(client.client_id.clone(), key);
+        self.join_router(key, out);
         for (filter, held) in subscriptions {
-            if let Some(interest) = self.stand(key, &filter, held) {
+            if let Some(interest) = self.stand(key, &filter, held, out) {
                 for to in self.other_shards() {
                     let message = ShardMessage::Interested { interest: interest.clone(), token: u64::MAX };
                     out.effects.push(Effect::ToShard { to, message });

@@ -61,6 +61,9 @@ impl Broker {
             self.match_remote(publication, &mut scratch, out);
         }
         let matched = !scratch.matched.is_empty() || !scratch.remote.is_empty();
+        if self.outside.is_some() {
+            self.hand_over(publication, &mut scratch.matched, from, out);
+        }
         self.merge_for_v3(&mut scratch.matched);
         self.deliver_all(publication, &scratch.matched, from, now, out);
         self.scratch = scratch;
@@ -179,7 +182,7 @@ impl Broker {
 
     /// Overlapping subscriptions of one client: version 5 gets a message for each, as mosquitto does; version 3 gets one, with the
     /// highest QoS `[MQTT-3.3.5-1]`, unless `allow_duplicate_messages`.
-    fn merge_for_v3(&self, matched: &mut Vec<Subscriber>) {
+    pub(super) fn merge_for_v3(&self, matched: &mut Vec<Subscriber>) {
         if matched.len() < 2 {
             return;
         }
@@ -213,7 +216,7 @@ impl Broker {
         }
     }
 
-    fn deliver(&mut self, publication: &mut Publication<'_>, to: Subscriber, from: Option<u32>, now: Time, out: &mut Outbox) {
+    pub(super) fn deliver(&mut self, publication: &mut Publication<'_>, to: Subscriber, from: Option<u32>, now: Time, out: &mut Outbox) {
         if to.options.no_local && from == Some(to.session) {
             return; // [MQTT-3.8.3-3]
         }

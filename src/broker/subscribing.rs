@@ -27,11 +27,13 @@ pub(super) struct Requested {
     pub(super) replays: Vec<Replay>,
     /// Filters that other shards were not told of before.
     news: Vec<Interest>,
+    /// Numbers of subscriptions that the router outside has not confirmed.
+    unconfirmed: Vec<u32>,
 }
 
 impl Requested {
     pub(super) fn new(connection: ConnectionId, packet_id: PacketId) -> Self {
-        Self { connection, packet_id, reasons: Vec::new(), replays: Vec::new(), news: Vec::new() }
+        Self { connection, packet_id, reasons: Vec::new(), replays: Vec::new(), news: Vec::new(), unconfirmed: Vec::new() }
     }
 }
 
@@ -50,18 +52,20 @@ fn interest_of(filter: &str) -> Interest {
 }
 
 impl Broker {
-    pub(super) fn add_subscription(&mut self, key: u32, filter: &str, held: Held, requested: &mut Requested) {
-        requested.news.extend(self.stand(key, filter, held));
+    pub(super) fn add_subscription(&mut self, key: u32, filter: &str, held: Held, requested: &mut Requested, out: &mut Outbox) {
+        requested.news.extend(self.stand(key, filter, held, out));
+        requested.unconfirmed.extend(self.unconfirmed(key, filter));
     }
 
     /// Puts a Subscription into the tree; gives what the other shards were not told of before.
-    pub(super) fn stand(&mut self, key: u32, filter: &str, held: Held) -> Option<Interest> {
+    pub(super) fn stand(&mut self, key: u32, filter: &str, held: Held, out: &mut Outbox) -> Option<Interest> {
         let interest = interest_of(filter);
         let share_name = interest.share_name.as_deref();
+        let routed = if share_name.is_none() { self.subscribe_outside(key, filter, out) } else { 0 };
         let stand = self.local.entry(&interest.filter)?;
         let was_wanted = stand.wants(share_name);
-        let is_new =
-            stand.put(share_name, &interest.filter, Subscriber { session: key, options: held.options, identifier: held.identifier });
+        let subscriber = Subscriber { session: key, options: held.options, identifier: held.identifier, routed };
+        let is_new = stand.put(share_name, &interest.filter, subscriber);
         if is_new {
             if share_name.is_some() {
                 self.counters.shared_subscriptions += 1;
@@ -86,6 +90,7 @@ impl Broker {
             let count = if share_name.is_some() { &mut self.counters.shared_subscriptions } else { &mut self.counters.subscriptions };
             *count = count.saturating_sub(1);
         }
+        self.unsubscribe_outside(key, filter, out);
         if unwanted {
             for to in self.other_shards() {
                 out.effects.push(Effect::ToShard { to, message: ShardMessage::NotInterested { interest: interest.clone() } });
@@ -95,13 +100,14 @@ impl Broker {
 
     /// Answers at once where no other shard needs to know, else when all do.
     pub(super) fn answer_when_known(&mut self, key: u32, requested: Requested, now: Time, out: &mut Outbox) {
-        let missing = requested.news.len() * usize::from(self.shards.saturating_sub(1));
+        let missing = requested.news.len() * usize::from(self.shards.saturating_sub(1)) + requested.unconfirmed.len();
         if missing == 0 {
             return self.answer(key, &requested, now, out);
         }
         let token = self.next_token;
         self.next_token += 1;
         let news = requested.news.clone();
+        self.await_router(&requested.unconfirmed, token);
         self.awaited_subacks.insert(token, AwaitedSuback { requested, missing });
         for to in self.other_shards() {
             for interest in &news {
@@ -165,7 +171,7 @@ impl Broker {
 
     /// Sends the retained messages that match, with RETAIN set `[MQTT-3.3.1-8]`.
     fn replay(&mut self, key: u32, filter: &str, held: Held, looks: &mut usize, now: Time, out: &mut Outbox) {
-        let to = Subscriber { session: key, options: held.options, identifier: held.identifier };
+        let to = Subscriber { session: key, options: held.options, identifier: held.identifier, routed: 0 };
         let messages = self.retained.matching(filter, now, looks);
         let extra = self.retained.len();
         for message in &messages {
@@ -197,6 +203,18 @@ impl Broker {
         self.permits(publisher, &message.topic, Access::Write)
     }
 
+    /// One answer more for a SUBACK that waits.
+    pub(super) fn interest_known(&mut self, token: u64, now: Time, out: &mut Outbox) {
+        let Some(awaited) = self.awaited_subacks.get_mut(&token) else { return };
+        awaited.missing = awaited.missing.saturating_sub(1);
+        if awaited.missing == 0
+            && let Some(awaited) = self.awaited_subacks.remove(&token)
+            && let Some(key) = self.session_key(awaited.requested.connection)
+        {
+            self.answer(key, &awaited.requested, now, out);
+        }
+    }
+
     pub(super) fn hear_shard(&mut self, from: ShardId, message: ShardMessage, now: Time, out: &mut Outbox) {
         match message {
             ShardMessage::Interested { interest, token } => {
@@ -209,16 +227,7 @@ impl Broker {
             ShardMessage::NotInterested { interest } => {
                 self.remote.change(&interest.filter, |stand| stand.remove(&interest, from));
             }
-            ShardMessage::InterestKnown { token } => {
-                let Some(awaited) = self.awaited_subacks.get_mut(&token) else { return };
-                awaited.missing = awaited.missing.saturating_sub(1);
-                if awaited.missing == 0
-                    && let Some(awaited) = self.awaited_subacks.remove(&token)
-                    && let Some(key) = self.session_key(awaited.requested.connection)
-                {
-                    self.answer(key, &awaited.requested, now, out);
-                }
-            }
+            ShardMessage::InterestKnown { token } => self.interest_known(token, now, out),
             ShardMessage::Publish { message, plain, shares } => self.route_from_shard(&message, plain, &shares, now, out),
             ShardMessage::Retained { message } => self.retained.store(message),
         }

@@ -182,6 +182,8 @@ pub(super) struct Subscriber {
     pub(super) options: SubscriptionOptions,
     /// 0 is none.
     pub(super) identifier: u32,
+    /// Its number with the router outside; 0 is none.
+    pub(super) routed: u32,
 }
 
 /// The members of one Shared Subscription on this shard, in turn.

@@ -175,6 +175,7 @@ pub fn keep_until_restart(old: &Conf, new: &mut Conf) -> Vec<String> {
     // The store that was opened goes on.
     let client_expiration_secs = new.persistence.client_expiration_secs;
     new.persistence = Persistence { client_expiration_secs, ..old.persistence.clone() };
+    new.engine = old.engine;
     for listener in &mut new.listeners {
         // Sessions carry the prefix of their topics: one listener must not have two.
         if let Some(before) = old.listeners.iter().find(|before| same_place(before, listener)) {

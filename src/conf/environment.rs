@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use super::diagnostic::{Diagnostic, Severity};
 use super::files::ReadFiles;
 use super::near::near;
-use super::{Conf, Durability};
+use super::{Conf, Durability, Engine};
 
 /// Keys of darner.toml.
-const KEYS: &[&str] = &["log_format", "durability", "engine", "shards"];
+const KEYS: &[&str] = &["log_format", "durability", "engine", "rumqttd", "shards"];
 
 /// A longer table is full of unknown keys: the first ones say enough.
 const TOML_KEYS_MAX: usize = 50;
@@ -48,6 +48,14 @@ pub(super) fn apply(
             diagnostics.push(error(None, None, message, Some("Write process, power or snapshot.".into())));
         }
     }
+    if let Some(word) = variable("DARNER_ENGINE") {
+        if let Some(engine) = Engine::from_word(word) {
+            conf.engine = engine;
+        } else {
+            let message = format!("Invalid DARNER_ENGINE value ({}).", word.escape_debug());
+            diagnostics.push(error(None, None, message, Some(engines())));
+        }
+    }
     match variable("DARNER_LOG_FORMAT") {
         None => {}
         Some("json") => conf.log.json = true,
@@ -57,6 +65,10 @@ pub(super) fn apply(
             diagnostics.push(error(None, None, message, Some("Write text or json.".into())));
         }
     }
+}
+
+fn engines() -> String {
+    format!("This darner has: {}.", Engine::WORDS.join(", "))
 }
 
 fn toml(path: &Path, bytes: &[u8], conf: &mut Conf, diagnostics: &mut Vec<Diagnostic>) {
@@ -85,10 +97,16 @@ fn toml(path: &Path, bytes: &[u8], conf: &mut Conf, diagnostics: &mut Vec<Diagno
                 (format!("Invalid durability value ({value})."), Some("Write \"process\", \"power\" or \"snapshot\".".into()))
             }
             ("log_format", _) => (format!("Invalid log_format value ({value})."), Some("Write \"text\" or \"json\".".into())),
-            ("engine", toml::Value::String(word)) if word == "core" => continue,
-            ("engine", _) => {
-                (format!("Invalid engine value ({value})."), Some("This version of darner has the engine \"core\" only.".into()))
+            ("engine", toml::Value::String(word)) if Engine::from_word(word).is_some() => {
+                conf.engine = Engine::from_word(word).unwrap_or_default();
+                continue;
             }
+            ("engine", _) => (format!("Invalid engine value ({value})."), Some(engines())),
+            ("rumqttd", toml::Value::Table(table)) if table.iter().all(|(key, value)| key == "accept_limits" && value.is_bool()) => {
+                conf.accepts_limits = table.values().any(|value| value.as_bool() == Some(true));
+                continue;
+            }
+            ("rumqttd", _) => ("Invalid rumqttd table.".into(), Some("It has one key: accept_limits, true or false.".into())),
             ("shards", toml::Value::Integer(1)) => continue,
             ("shards", _) => (format!("Invalid shards value ({value})."), Some("This version of darner runs 1 shard.".into())),
             _ => {

@@ -126,7 +126,8 @@ pub fn markdown() -> String {
          an unknown one is an error.\n\n\
          | key | value | default | environment | meaning |\n|---|---|---|---|---|\n\
          | `log_format` | \"text\" or \"json\" | \"text\" | `DARNER_LOG_FORMAT` | JSON writes one object a line. |\n\
-         | `engine` | \"core\" | \"core\" | | The broker's engine. |\n\
+         | `engine` | \"core\" or \"rumqttd\" | \"core\" | `DARNER_ENGINE` | The broker's engine (docs/engines.md); a change takes effect at a restart. |\n\
+         | `rumqttd.accept_limits` | true or false | false | | Whether that engine may run where it loses what the configuration promises to keep. |\n\
          | `shards` | 1 | 1 | | Parts that the broker's work is divided into. |\n",
     );
     text

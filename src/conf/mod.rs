@@ -4,6 +4,7 @@ mod bridges;
 pub mod change;
 pub mod diagnostic;
 mod draft;
+pub mod engine_limits;
 mod environment;
 pub mod files;
 mod finish;
@@ -34,6 +35,9 @@ pub struct Conf {
     pub per_listener_settings: bool,
     /// One entry per listener, in their order, so that an index keeps its meaning over a reload; `Listener::security` indexes it.
     pub security: Vec<Security>,
+    pub engine: Engine,
+    /// `rumqttd.accept_limits`: that engine may run where it cannot keep what the configuration promises.
+    pub accepts_limits: bool,
     pub log: LogConf,
     pub persistence: Persistence,
     pub limits: Limits,
@@ -196,6 +200,29 @@ pub enum LogDestination {
     None,
 }
 
+/// What carries a message from its publisher to the sessions of its subscribers (darner.toml, `DARNER_ENGINE`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Engine {
+    /// darner's own.
+    #[default]
+    Core,
+    /// The router of the rumqttd crate.
+    Rumqttd,
+}
+
+impl Engine {
+    /// Those that this binary was built with.
+    pub const WORDS: &[&str] = if cfg!(feature = "rumqttd") { &["core", "rumqttd"] } else { &["core"] };
+
+    pub fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "core" => Some(Self::Core),
+            "rumqttd" if cfg!(feature = "rumqttd") => Some(Self::Rumqttd),
+            _ => None,
+        }
+    }
+}
+
 /// What is safe before an acknowledgement leaves (darner.toml, `DARNER_DURABILITY`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
@@ -349,6 +376,8 @@ impl Default for Conf {
             local_only: true,
             per_listener_settings: false,
             security: vec![Security { allow_anonymous: true, ..Security::default() }],
+            engine: Engine::default(),
+            accepts_limits: false,
             log: LogConf::default(),
             persistence: Persistence::default(),
             limits: Limits::default(),
@@ -416,6 +445,7 @@ impl Conf {
         let resolve::Reader { draft, mut diagnostics, .. } = reader;
         let mut conf = finish::finish(draft, path, command_line, &mut diagnostics);
         environment::apply(files, path, environment, &mut conf, &mut diagnostics);
+        diagnostics.extend(engine_limits::diagnostics(&conf));
         diagnostic::sort(&mut diagnostics);
         (conf, diagnostics)
     }

@@ -232,6 +232,11 @@ impl Driver {
             }
             None if connection.outgoing.len() > HOLD_BYTES => Next::Held,
             None if self.keeping.is_behind() => Next::Behind(Rc::clone(&self.keeping.went_on)),
+            None if self.broker.router_is_behind()
+                && let Some(outside) = &self.outside =>
+            {
+                Next::Behind(Rc::clone(&outside.came_back))
+            }
             None if incoming.interrupted => Next::Rest,
             None if incoming.end.is_some() => {
                 self.perform();
@@ -269,6 +274,10 @@ impl Driver {
         incoming.interrupted = false;
         while used < bytes.len() {
             if count % CLOCK_EVERY == CLOCK_EVERY - 1 && began.elapsed() > TURN_MAX {
+                incoming.interrupted = true;
+                return used;
+            }
+            if self.broker.router_is_behind() {
                 incoming.interrupted = true;
                 return used;
             }

@@ -19,6 +19,7 @@ use super::log_lines::LogLines;
 use super::login::Logins;
 use super::outgoing::Spares;
 use super::password_check;
+use super::routing::Outside;
 use crate::broker::{Broker, ConnectionId, Effect, Input, Outbox, Settings, Time};
 use crate::logging::{LogType, Logger};
 use crate::mqtt::PacketId;
@@ -71,6 +72,8 @@ pub(super) struct Driver {
     pub(super) scratch: Vec<u8>,
     pub(super) outbox: Outbox,
     pub(super) keeping: Keeping,
+    /// The router of the second engine.
+    pub(super) outside: Option<Outside>,
     pub(super) spares: Spares,
     pub(super) dirty: Vec<ConnectionId>,
     flusher: Option<Waker>,
@@ -104,6 +107,7 @@ impl Driver {
             scratch: vec![0; SCRATCH_BYTES],
             outbox: Outbox::default(),
             keeping: Keeping::new(store),
+            outside: None,
             spares: Spares::default(),
             dirty: Vec::new(),
             flusher: None,
@@ -184,6 +188,7 @@ impl Driver {
             Effect::Persist(record) => self.keeping.append(record),
             // There is one shard.
             Effect::ToShard { .. } => {}
+            Effect::Route(order) => self.route(order),
             Effect::Note(notice) => self.logger.notice(&notice),
         }
     }

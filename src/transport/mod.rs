@@ -16,6 +16,11 @@ mod outgoing;
 mod password_check;
 mod process;
 mod reload;
+#[cfg(feature = "rumqttd")]
+mod routing;
+#[cfg(not(feature = "rumqttd"))]
+#[path = "no_routing.rs"]
+mod routing;
 mod run;
 mod secure;
 mod settings;

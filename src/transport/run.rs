@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tokio::runtime::LocalOptions;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::accept::accept_forever;
 use super::connections::register;
@@ -13,9 +14,11 @@ use super::driver::{Driver, Shard};
 use super::listeners::Listening;
 use super::login::CHECK_THREADS;
 use super::reload::reload;
+use super::routing::{self, Joined, Outside};
 use super::settings::Source;
 use super::supervision::{Control, Notify};
 use crate::broker::{Broker, Input, Outbox, Settings, ShardId, Time};
+use crate::conf::Engine;
 use crate::conf::files::Disk;
 use crate::exit_code::ExitCode;
 use crate::logging::Logger;
@@ -57,7 +60,14 @@ pub(super) fn run(parts: Parts) -> std::io::Result<ExitCode> {
         key.try_into().unwrap_or_default(),
     );
     driver.outbox = restored;
-    let code = runtime.block_on(serve(Shard::new(driver), parts, progress))?;
+    let joined = if parts.settings.conf.engine == Engine::Rumqttd {
+        let (outside, joined) = Outside::spawn()?;
+        driver.outside = Some(outside);
+        Some(joined)
+    } else {
+        None
+    };
+    let code = runtime.block_on(serve(Shard::new(driver), parts, progress, joined))?;
     // A password check may still run; nobody waits for it.
     runtime.shutdown_background();
     Ok(code)
@@ -92,13 +102,21 @@ fn open_store(parts: &Parts, seed: u64, progress: &Arc<tokio::sync::Notify>, out
     (broker, Some(Box::new(journal)))
 }
 
-async fn serve(shard: Shard, parts: Parts, progress: Arc<tokio::sync::Notify>) -> std::io::Result<ExitCode> {
+async fn serve(
+    shard: Shard,
+    parts: Parts,
+    progress: Arc<tokio::sync::Notify>,
+    joined: Option<UnboundedReceiver<Joined>>,
+) -> std::io::Result<ExitCode> {
     let Parts { source, logger, listening, notify, control, .. } = parts;
     let (source, notify) = (Rc::new(source), Rc::new(notify));
     let signals = Signals::new()?;
     tokio::task::spawn_local(shard.clone().flush_forever());
     tokio::task::spawn_local(shard.clone().keep_time());
     tokio::task::spawn_local(shard.clone().heed_store(progress));
+    if let Some(joined) = joined {
+        tokio::task::spawn_local(routing::serve(shard.clone(), joined));
+    }
     shard.turn(|_| ());
     let supervised = control.is_some();
     for listening in listening {
@@ -156,8 +174,11 @@ async fn until_the_end(
             readable.as_mut().poll(task).map(Some)
         });
         let Some(ready) = ready.await else {
-            shard.notice(&Notice::InternalError {});
-            return Ok(ExitCode::Internal);
+            let code = shard
+                .turn(|driver| driver.outside.as_ref().is_some_and(|outside| outside.is_gone))
+                .map_or(ExitCode::Internal, |is_gone| if is_gone { ExitCode::RouterGone } else { ExitCode::Internal });
+            shard.notice(&if code == ExitCode::RouterGone { Notice::RouterGone {} } else { Notice::InternalError {} });
+            return Ok(code);
         };
         ready?.clear_ready();
         while let Some(number) = signals.read() {

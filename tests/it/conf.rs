@@ -202,11 +202,11 @@ fn darner_toml_and_the_environment_choose_the_log_format() {
     assert_eq!(json(&[("DARNER_LOG_FORMAT", "text")], Some("log_format = \"json\"\n")), Ok(false));
     assert_eq!(json(&[("DARNER_LOG_FORMAT", "json")], None), Ok(true));
     assert_eq!(
-        json(&[("DARNER_LOG_FORMAT", "xml")], Some("log_formt = \"json\"\nshards = 2\nengine = \"rumqttd\"\n")).expect_err("refused"),
+        json(&[("DARNER_LOG_FORMAT", "xml")], Some("log_formt = \"json\"\nshards = 2\nengine = \"rumqtt\"\n")).expect_err("refused"),
         [
             "/c/darner.toml:1: Unknown key \"log_formt\". Did you mean `log_format`?",
             "/c/darner.toml:2: Invalid shards value (2). This version of darner runs 1 shard.",
-            "/c/darner.toml:3: Invalid engine value (\"rumqttd\"). This version of darner has the engine \"core\" only.",
+            "/c/darner.toml:3: Invalid engine value (\"rumqtt\"). This darner has: core, rumqttd.",
             "Invalid DARNER_LOG_FORMAT value (xml). Write text or json.",
         ]
     );

@@ -7,7 +7,7 @@ const LAYERS: &[&[&str]] = &[
     &["cli"],
     &["supervisor", "transport", "client", "health", "passwd", "repair"],
     &["check", "acme"],
-    &["store"],
+    &["store", "engine"],
     &["broker"],
     &["access", "tls", "websocket", "proxy"],
     &["conf"],

@@ -16,6 +16,7 @@ mod conformance;
 mod conversation;
 mod crash;
 mod durable;
+mod engine;
 mod fuzz;
 mod health;
 mod house;

@@ -291,6 +291,7 @@ impl Broker {
         let session_present = resumed.is_some();
         let session = self.session_for(id, connect, &asked, identity, resumed);
         let key = self.place_session(session, known.filter(|_| session_present));
+        self.join_router(key, out);
         self.establish(id, key, connect, &asked, now);
         self.note_connected(id, connect, out);
         self.record_session(key, out);

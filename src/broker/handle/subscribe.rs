@@ -58,7 +58,7 @@ impl Broker {
         let client_id = session.identity.client_id.clone();
         out.note(Notice::Subscribed { client_id: client_id.to_string(), qos: options.qos as u8, filter: filter.to_string() });
         session.record(out, |client| Record::Subscribed { client, filter: filter.clone(), options, identifier });
-        self.add_subscription(key, &filter, held, requested);
+        self.add_subscription(key, &filter, held, requested, out);
         let wants_retained = match options.retain_handling {
             RetainHandling::SendAtSubscribe => true,
             RetainHandling::SendIfNew => is_new,

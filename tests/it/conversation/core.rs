@@ -80,7 +80,7 @@ impl Core {
                 }
                 Effect::WhenDrained { connection } => answers.push(Input::Drained { connection: *connection }),
                 Effect::Note(notice) => self.notes.push(format!("{notice:?}")),
-                Effect::Persist(_) | Effect::Hold { .. } | Effect::ToShard { .. } => {}
+                Effect::Persist(_) | Effect::Hold { .. } | Effect::ToShard { .. } | Effect::Route(_) => {}
             }
         }
         for answer in answers {

@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use super::play::{Received, Runner};
 use super::script::Script;
-use crate::support::process::{Broker, Folder};
+use crate::support::process::{Broker, Engine, Folder};
 
 const PINGREQ: [u8; 2] = [0xc0, 0];
 const PINGRESP: [u8; 2] = [0xd0, 0];
 const PATIENCE: Duration = Duration::from_secs(5);
+const ROUTER: Duration = Duration::from_millis(10);
 
 pub struct Socket {
     broker: Broker,
+    engine: Engine,
     clients: HashMap<String, Stream>,
 }
 
@@ -37,14 +39,16 @@ impl Stream {
         true
     }
 
-    /// Sends a PINGREQ and reads up to its PINGRESP: the broker has then done what it was sent before.
+    /// Sends a PINGREQ and reads until its PINGRESP: the broker has then done what it was sent before.
     fn settle(&mut self) {
+        let before = answers(&self.read).len();
         if self.socket.write_all(&PINGREQ).is_err() {
             return;
         }
         while !self.closed {
-            if let Some(at) = last_packet(&self.read).filter(|&at| self.read[at..] == PINGRESP) {
-                self.read.truncate(at);
+            let found = answers(&self.read);
+            if let Some(at) = found.last().filter(|_| found.len() > before) {
+                self.read.drain(*at..at + PINGRESP.len());
                 return;
             }
             assert!(self.read(), "no PINGRESP");
@@ -52,36 +56,53 @@ impl Stream {
     }
 }
 
-/// Where the last whole packet begins, if the bytes end with it.
-fn last_packet(bytes: &[u8]) -> Option<usize> {
+/// Where the whole packets begin that are a PINGRESP.
+fn answers(bytes: &[u8]) -> Vec<usize> {
+    let mut found = Vec::new();
     let mut at = 0;
+    while let Some(len) = packet_len(&bytes[at..]).filter(|len| at + len <= bytes.len()) {
+        if bytes[at..at + len] == PINGRESP {
+            found.push(at);
+        }
+        at += len;
+    }
+    found
+}
+
+fn packet_len(bytes: &[u8]) -> Option<usize> {
+    let mut len = 0;
+    let mut header = 1;
     loop {
-        let mut len = 0;
-        let mut header = 1;
-        loop {
-            let byte = *bytes.get(at + header)?;
-            len |= usize::from(byte & 0x7f) << (7 * (header - 1));
-            header += 1;
-            if byte < 0x80 {
-                break;
-            }
+        let byte = *bytes.get(header)?;
+        len |= usize::from(byte & 0x7f) << (7 * (header - 1));
+        header += 1;
+        if byte < 0x80 {
+            return Some(header + len);
         }
-        let end = at + header + len;
-        if end == bytes.len() {
-            return Some(at);
-        }
-        at = end;
     }
 }
 
 impl Socket {
-    pub fn start(script: &Script) -> Self {
+    pub fn start(engine: Engine, script: &Script) -> Self {
         let folder = Folder::new("conversation");
+        engine.choose(&folder);
         let path = folder.path().display().to_string();
         for (name, content) in &script.files {
             folder.write(name, content.replace("{folder}", &path));
         }
-        Self { broker: Broker::start_in(folder, &script.conf), clients: HashMap::new() }
+        Self { broker: Broker::start_in(folder, &script.conf), engine, clients: HashMap::new() }
+    }
+
+    /// Everything that was sent to the broker has had its effects.
+    fn settle(&mut self, client: &str) {
+        let engine = self.engine;
+        let stream = self.stream(client);
+        stream.settle();
+        if engine == Engine::Rumqttd {
+            // What goes through the router may take its time. A message that comes later than this fails the expectation after it.
+            std::thread::sleep(ROUTER);
+            stream.settle();
+        }
     }
 
     fn stream(&mut self, client: &str) -> &mut Stream {
@@ -98,10 +119,9 @@ impl Runner for Socket {
     }
 
     fn send(&mut self, client: &str, bytes: &[u8], settle: bool) {
-        let stream = self.stream(client);
         // A broker that has closed is found out by what is expected next.
-        if stream.socket.write_all(bytes).is_ok() && settle {
-            stream.settle();
+        if self.stream(client).socket.write_all(bytes).is_ok() && settle {
+            self.settle(client);
         }
     }
 
@@ -122,9 +142,8 @@ impl Runner for Socket {
     }
 
     fn receive_rest(&mut self, client: &str) -> Vec<u8> {
-        let stream = self.stream(client);
-        stream.settle();
-        std::mem::take(&mut stream.read)
+        self.settle(client);
+        std::mem::take(&mut self.stream(client).read)
     }
 
     fn wait(&mut self, time: Duration) {

@@ -113,7 +113,7 @@ impl World {
                     answers.push(Input::Authenticated { connection: *connection, permitted });
                 }
                 Effect::WhenDrained { connection } => answers.push(Input::Drained { connection: *connection }),
-                Effect::Hold { .. } | Effect::Note(_) | Effect::Persist(_) | Effect::ToShard { .. } => {}
+                Effect::Hold { .. } | Effect::Note(_) | Effect::Persist(_) | Effect::ToShard { .. } | Effect::Route(_) => {}
             }
         }
         for answer in answers {

@@ -243,6 +243,7 @@ impl World {
                 }
             }
             Effect::ToShard { to, message } => self.mailboxes.entry((shard as u16, to.0)).or_default().push_back(message),
+            Effect::Route(_) => panic!("there is no router outside"),
             Effect::Note(notice) => {
                 if let Some(notes) = &mut self.notes {
                     notes.push(format!("{notice:?}"));

@@ -23,6 +23,30 @@ pub fn free_port() -> u16 {
     (0..RANGE.len()).map(|_| next() as u16).find(free).expect("a free port")
 }
 
+/// What carries the messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    Core,
+    Rumqttd,
+}
+
+impl Engine {
+    pub const BOTH: [Self; 2] = [Self::Core, Self::Rumqttd];
+
+    /// darner.toml for this engine.
+    pub fn toml(self) -> &'static str {
+        match self {
+            Self::Core => "engine = \"core\"\n",
+            Self::Rumqttd => "engine = \"rumqttd\"\n[rumqttd]\naccept_limits = true\n",
+        }
+    }
+
+    /// For a broker whose mosquitto.conf is in this folder.
+    pub fn choose(self, folder: &Folder) {
+        folder.write("darner.toml", self.toml());
+    }
+}
+
 /// A fresh folder for one test, removed when dropped.
 pub struct Folder(pub PathBuf);
 

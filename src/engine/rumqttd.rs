@@ -1,0 +1,218 @@
+//! The Router of rumqttd 0.20, spawned once, and a link to it for each session.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+
+use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
+use rumqttd::protocol::{Packet, Publish, PublishProperties};
+use rumqttd::{Notification, RouterConfig};
+
+use super::link::{Link, LinkEnd, LinkId, Order};
+use super::translate;
+use crate::broker::message::Message;
+use crate::broker::outside::{LINKS_MAX, OUTSTANDING_BYTES_MAX};
+use crate::broker::{RouterAnswer, RouterOrder};
+
+/// Bytes of a segment of a filter's log, and how many segments there are beside the one that is written.
+const SEGMENT_BYTES: usize = 16 << 10;
+const SEGMENTS: usize = 4;
+const _: () = assert!(SEGMENT_BYTES * SEGMENTS >= 2 * OUTSTANDING_BYTES_MAX as usize, "a log keeps what is outstanding");
+/// Links that the router has room for: the sessions', the broker's own, and those that are leaving.
+const ROUTER_LINKS_MAX: usize = LINKS_MAX + 256;
+/// Messages that one link is sent at a time.
+const SERVED_AT_ONCE: u64 = 200;
+/// Messages that are kept for the next subscriber of the same one, and the largest of them.
+const RECENT: usize = 64;
+const RECENT_BYTES_MAX: usize = 4 << 10;
+
+/// The broker's own link, which is there from the beginning.
+const OWN: LinkId = LinkId(0);
+
+/// A link that was made. It takes the router's answer, so that it is made on a thread of its own.
+pub struct Joined {
+    id: LinkId,
+    ends: Option<(LinkTx, LinkRx)>,
+}
+
+/// The shard's side of the router.
+pub struct Router {
+    links: BTreeMap<LinkId, Link>,
+    by_session: BTreeMap<u32, LinkId>,
+    next_link: u64,
+    /// Names of links that have left; the router remembers each name for ever.
+    names: Vec<u32>,
+    next_name: u32,
+    /// Links that wait for room.
+    waiting: VecDeque<LinkId>,
+    makes: Sender<(LinkId, String)>,
+    recent: Vec<Option<(u64, Arc<Message>)>>,
+    /// Counts what came back, so that standing still is seen.
+    heard: u64,
+}
+
+impl Router {
+    /// Spawns the router, and a thread that makes links and hands each to `joined`.
+    pub fn spawn(joined: impl Fn(Joined) + Send + 'static) -> std::io::Result<Self> {
+        let conf = RouterConfig {
+            max_connections: ROUTER_LINKS_MAX,
+            max_outgoing_packet_count: SERVED_AT_ONCE,
+            max_segment_size: SEGMENT_BYTES,
+            max_segment_count: SEGMENTS,
+            ..RouterConfig::default()
+        };
+        let to_router = rumqttd::Router::new(0, conf).spawn();
+        let (makes, wanted) = channel::<(LinkId, String)>();
+        std::thread::Builder::new().name("router-links".into()).spawn(move || {
+            for (id, name) in wanted {
+                let ends = LinkBuilder::new(&name, to_router.clone()).build().ok().map(|(tx, rx, _)| (tx, rx));
+                joined(Joined { id, ends });
+            }
+        })?;
+        let mut router = Self {
+            links: BTreeMap::new(),
+            by_session: BTreeMap::new(),
+            next_link: 0,
+            names: Vec::new(),
+            next_name: 0,
+            waiting: VecDeque::new(),
+            makes,
+            recent: vec![None; RECENT],
+            heard: 0,
+        };
+        router.make_link();
+        Ok(router)
+    }
+
+    fn make_link(&mut self) -> LinkId {
+        let id = LinkId(self.next_link);
+        self.next_link += 1;
+        self.waiting.push_back(id);
+        self.links.insert(id, Link::new(u32::MAX));
+        self.make_waiting();
+        id
+    }
+
+    fn make_waiting(&mut self) {
+        while self.links.len() - self.waiting.len() < ROUTER_LINKS_MAX
+            && let Some(id) = self.waiting.pop_front()
+        {
+            let Some(link) = self.links.get_mut(&id) else { continue };
+            link.name = self.names.pop().unwrap_or_else(|| {
+                self.next_name += 1;
+                self.next_name
+            });
+            // The thread is there as long as this sender.
+            let _ = self.makes.send((id, format!("link-{}", link.name)));
+        }
+    }
+
+    /// A link was made: its receiving end, to be heard in a task of its own. `None` where the router is gone.
+    pub fn joined(&mut self, joined: Joined) -> Option<LinkEnd> {
+        let (tx, rx) = joined.ends?;
+        self.links.get_mut(&joined.id)?.joined(tx);
+        Some(LinkEnd { id: joined.id, rx })
+    }
+
+    pub fn order(&mut self, order: RouterOrder) {
+        match order {
+            RouterOrder::Join { session } => {
+                let id = self.make_link();
+                self.by_session.insert(session, id);
+            }
+            RouterOrder::Leave { session } => {
+                if let Some(link) = self.by_session.remove(&session).and_then(|id| self.links.get_mut(&id)) {
+                    link.leave();
+                }
+            }
+            RouterOrder::Subscribe { session, number, filter } => {
+                self.give(Some(session), Order::Subscribe(translate::subscribe(&filter, number), number));
+            }
+            RouterOrder::Unsubscribe { session, filter, .. } => self.give(Some(session), Order::Packet(translate::unsubscribe(&filter))),
+            RouterOrder::Publish { from, serial, message } => self.give(from, Order::Packet(translate::publish(&message, serial))),
+        }
+    }
+
+    fn give(&mut self, session: Option<u32>, order: Order) {
+        let id = session.and_then(|session| self.by_session.get(&session)).copied().unwrap_or(OWN);
+        if let Some(link) = self.links.get_mut(&id) {
+            link.pending.push_back(order);
+            link.pump();
+        }
+    }
+
+    /// What a link's receiving end heard. True when the router is to be told that the link is ready for more; say `readied` after that.
+    pub fn hear(&mut self, id: LinkId, heard: &mut Vec<Notification>, answers: &mut Vec<RouterAnswer>) -> bool {
+        let mut stopped = false;
+        for notification in heard.drain(..) {
+            if matches!(notification, Notification::Unschedule) {
+                stopped = true;
+                continue;
+            }
+            self.heard += 1;
+            match Option::<Packet>::from(notification) {
+                Some(Packet::Publish(publish, properties)) => answers.extend(self.came_back(&publish, properties)),
+                Some(Packet::PingResp(_)) => {
+                    if let Some(link) = self.links.get_mut(&id) {
+                        answers.extend(link.done().into_iter().map(|number| RouterAnswer::Subscribed { number }));
+                    }
+                }
+                // Everything else that the router may say is darner's own to say.
+                _ => {}
+            }
+        }
+        let Some(link) = self.links.get_mut(&id) else { return false };
+        link.pump();
+        stopped && link.begin_readying()
+    }
+
+    pub fn readied(&mut self, id: LinkId) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.readied();
+        }
+    }
+
+    fn came_back(&mut self, publish: &Publish, properties: Option<PublishProperties>) -> Option<RouterAnswer> {
+        let (number, serial) = translate::came_back(publish, properties.as_ref())?;
+        let slot = self.recent.get_mut(serial as usize % RECENT)?;
+        if let Some((known, message)) = slot
+            && *known == serial
+        {
+            return Some(RouterAnswer::Message { number, serial, message: Arc::clone(message) });
+        }
+        let message = Arc::new(translate::message(publish, properties)?);
+        *slot = (message.payload.len() <= RECENT_BYTES_MAX).then(|| (serial, Arc::clone(&message)));
+        Some(RouterAnswer::Message { number, serial, message })
+    }
+
+    /// The router closed a link. False when it should not have: it is gone, then.
+    pub fn closed(&mut self, id: LinkId) -> bool {
+        let Some(link) = self.links.remove(&id) else { return false };
+        if !link.has_left() {
+            return false;
+        }
+        self.names.push(link.name);
+        self.make_waiting();
+        true
+    }
+
+    /// To be called now and then while anything is outstanding: tells the router what could not be told, and makes it go on where it
+    /// waits without need. False when nothing is under way.
+    pub fn nudge(&mut self) -> bool {
+        let mut is_busy = false;
+        for link in self.links.values_mut() {
+            link.tell_again();
+            link.pump();
+            is_busy |= link.is_busy();
+        }
+        if let Some(own) = self.links.get_mut(&OWN) {
+            own.nudge();
+        }
+        is_busy
+    }
+
+    /// Grows as long as the router gives anything back.
+    pub fn heard(&self) -> u64 {
+        self.heard
+    }
+}

@@ -1,0 +1,123 @@
+//! Performs the machine's orders to a router outside of it (`engine = "rumqttd"`), and ends the process when that router is gone:
+//! open ports with nobody behind them are worse than a restart.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::driver::{Driver, Shard};
+use crate::broker::{Input, RouterOrder};
+pub(super) use crate::engine::Joined;
+use crate::engine::{LinkEnd, LinkId, Router};
+
+/// Between two looks at a router that has something to do.
+const NUDGE: Duration = Duration::from_millis(20);
+/// A router that owes something and gives nothing back for this long is gone.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
+
+/// The router as the driver knows it.
+pub(super) struct Outside {
+    router: Router,
+    /// It has something to do.
+    busy: Rc<tokio::sync::Notify>,
+    /// Some of what was outstanding came back: publishers that wait may be read from again.
+    pub(super) came_back: Rc<tokio::sync::Notify>,
+    pub(super) is_gone: bool,
+}
+
+impl Outside {
+    pub(super) fn spawn() -> std::io::Result<(Self, UnboundedReceiver<Joined>)> {
+        let (sender, joined) = unbounded_channel();
+        let router = Router::spawn(move |joined| drop(sender.send(joined)))?;
+        Ok((Self { router, busy: Rc::default(), came_back: Rc::default(), is_gone: false }, joined))
+    }
+}
+
+impl Driver {
+    pub(super) fn route(&mut self, order: RouterOrder) {
+        if let Some(outside) = &mut self.outside {
+            outside.router.order(order);
+            outside.busy.notify_one();
+        }
+    }
+
+    fn hear_link(&mut self, id: LinkId, heard: &mut Vec<rumqttd::Notification>) -> bool {
+        let mut answers = Vec::new();
+        let Some(outside) = &mut self.outside else { return false };
+        let stopped = outside.router.hear(id, heard, &mut answers);
+        for answer in answers {
+            self.input(Input::FromRouter { answer });
+        }
+        if !self.broker.router_is_behind()
+            && let Some(outside) = &self.outside
+        {
+            outside.came_back.notify_waiters();
+        }
+        stopped
+    }
+
+    fn nudge(&mut self) -> Option<u64> {
+        let owes = self.broker.router_outstanding() > 0;
+        let outside = self.outside.as_mut()?;
+        let is_busy = outside.router.nudge();
+        (owes || is_busy).then(|| outside.router.heard())
+    }
+}
+
+/// Until the shard ends.
+pub(super) async fn serve(shard: Shard, mut joined: UnboundedReceiver<Joined>) {
+    tokio::task::spawn_local(keep_going(shard.clone()));
+    while let Some(joined) = joined.recv().await {
+        let end = shard.turn(|driver| driver.outside.as_mut().and_then(|outside| outside.router.joined(joined)));
+        match end.flatten() {
+            Some(end) => drop(tokio::task::spawn_local(hear(shard.clone(), end))),
+            None => return gone(&shard),
+        }
+    }
+}
+
+fn gone(shard: &Shard) {
+    shard.turn(|driver| driver.outside.as_mut().map(|outside| outside.is_gone = true));
+    shard.fail();
+}
+
+async fn hear(shard: Shard, mut end: LinkEnd) {
+    let id = end.id();
+    let mut heard = Vec::new();
+    while end.hear(&mut heard).await {
+        match shard.turn(|driver| driver.hear_link(id, &mut heard)) {
+            Some(true) => {
+                end.ready().await;
+                shard.turn(|driver| driver.outside.as_mut().map(|outside| outside.router.readied(id)));
+            }
+            Some(false) => {}
+            None => return,
+        }
+    }
+    let left = shard.turn(|driver| driver.outside.as_mut().is_some_and(|outside| outside.router.closed(id)));
+    if left == Some(false) {
+        gone(&shard);
+    }
+}
+
+/// Looks after a router that has something to do.
+async fn keep_going(shard: Shard) {
+    let Some(Some(busy)) = shard.turn(|driver| driver.outside.as_ref().map(|outside| Rc::clone(&outside.busy))) else { return };
+    loop {
+        busy.notified().await;
+        let mut last = (None, Instant::now());
+        loop {
+            tokio::time::sleep(NUDGE).await;
+            let heard = shard.turn(Driver::nudge).flatten();
+            if heard.is_none() {
+                break;
+            }
+            if heard != last.0 {
+                last = (heard, Instant::now());
+            } else if last.1.elapsed() > SILENCE_MAX {
+                return gone(&shard);
+            }
+        }
+    }
+}
