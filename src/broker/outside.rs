@@ -298,3 +298,55 @@ impl Broker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ledger(sessions: u32) -> Ledger {
+        Ledger { linked: (0..sessions).collect(), ..Ledger::default() }
+    }
+
+    #[test]
+    fn beyond_its_limits_the_router_is_not_told() {
+        let mut ledger = ledger(2);
+        assert_eq!(ledger.enter(2, "a"), None, "a session without a link");
+        assert_eq!(ledger.enter(0, "$SYS/#"), None, "the broker's own topics");
+        for number in 0..FILTERS_MAX {
+            assert!(ledger.enter(0, &format!("f/{number}")).is_some());
+        }
+        assert_eq!(ledger.enter(1, "one/more"), None);
+        assert!(ledger.enter(1, "f/0").is_some(), "a filter that the router knows");
+        for number in 0..TOPICS_MAX {
+            assert!(ledger.topics.admit(&number.to_string(), TOPICS_MAX));
+        }
+        assert!(!ledger.topics.admit("one more", TOPICS_MAX));
+        assert!(ledger.topics.admit("0", TOPICS_MAX));
+        let mut names = Names::default();
+        let long = |number: usize| format!("{number:060000}");
+        let admitted = (0..1000).filter(|number| names.admit(&long(*number), usize::MAX)).count();
+        assert!(admitted * 60_000 <= NAMES_BYTES_MAX && admitted > 60, "{admitted}");
+    }
+
+    #[test]
+    fn what_comes_back_is_no_longer_outstanding_and_what_nobody_waits_for_neither() {
+        let mut ledger = ledger(1);
+        let number = ledger.enter(0, "a").expect("a number");
+        ledger.goes_out(number, 0, 10, None);
+        assert_eq!(ledger.outstanding, 0, "the router may not know the subscription yet");
+        ledger.routed.get_mut(&number).expect("it is there").since = Some(1);
+        ledger.goes_out(number, 1, 10, None);
+        ledger.goes_out(number, 2, 20, Some(None));
+        ledger.goes_out(number, 3, 30, Some(Some(Qos::AtMostOnce)));
+        assert_eq!(ledger.outstanding, 60);
+        let change = |came: Option<(u32, Box<str>, Option<Option<Qos>>)>| came.expect("somebody waits").2;
+        assert_eq!(change(ledger.comes_back(number, 0, 10)), None, "one that was not counted");
+        assert_eq!(ledger.outstanding, 60);
+        assert_eq!(change(ledger.comes_back(number, 1, 10)), None);
+        assert_eq!(change(ledger.comes_back(number, 2, 20)), Some(None));
+        assert_eq!(ledger.outstanding, 30);
+        assert_eq!(ledger.remove(0, "a"), Some(number));
+        assert_eq!(ledger.outstanding, 0);
+        assert!(ledger.comes_back(number, 3, 30).is_none());
+    }
+}

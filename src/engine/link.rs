@@ -107,6 +107,13 @@ impl Link {
             }
             return;
         }
+        let mut batch = self.next_batch();
+        batch.push(Packet::PingReq(PingReq));
+        self.is_under_way = true;
+        self.send(batch);
+    }
+
+    fn next_batch(&mut self) -> Vec<Packet> {
         let mut batch = Vec::with_capacity(self.pending.len().min(BATCH_MAX) + 1);
         let mut has_publish = false;
         while batch.len() < BATCH_MAX {
@@ -125,9 +132,7 @@ impl Link {
                 None => break,
             }
         }
-        batch.push(Packet::PingReq(PingReq));
-        self.is_under_way = true;
-        self.send(batch);
+        batch
     }
 
     fn send(&mut self, batch: Vec<Packet>) {
@@ -205,5 +210,28 @@ impl LinkEnd {
     /// Tells the router to go on serving this link.
     pub async fn ready(&self) {
         let _ = self.rx.wake().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unsubscribe_waits_for_the_publish_before_it() {
+        let publish = || Order::Packet(Packet::Publish(rumqttd::protocol::Publish::new("t/a", "1", false), None));
+        let mut link = Link::new(0);
+        link.pending.extend([Order::Packet(translate::unsubscribe("a")), publish(), publish(), Order::Packet(translate::unsubscribe("a"))]);
+        let kinds = |batch: &[Packet]| {
+            let letter = |packet: &Packet| match packet {
+                Packet::Publish(..) => 'p',
+                Packet::Unsubscribe(..) => 'u',
+                _ => '?',
+            };
+            batch.iter().map(letter).collect::<String>()
+        };
+        assert_eq!(kinds(&link.next_batch()), "upp");
+        assert_eq!(kinds(&link.next_batch()), "u");
+        assert_eq!(kinds(&link.next_batch()), "");
     }
 }

@@ -216,3 +216,152 @@ impl Router {
         self.heard
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::Receiver;
+    use std::task::{Poll, Waker};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::broker::outside::MESSAGE_BYTES;
+    use crate::mqtt::Qos;
+
+    struct Rig {
+        router: Router,
+        joined: Receiver<Joined>,
+        ends: Vec<LinkEnd>,
+        answers: Vec<RouterAnswer>,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let (sender, joined) = channel();
+            let router = Router::spawn(move |joined| drop(sender.send(joined))).expect("a router");
+            let mut rig = Self { router, joined, ends: Vec::new(), answers: Vec::new() };
+            rig.join();
+            rig
+        }
+
+        fn join(&mut self) {
+            let joined = self.joined.recv_timeout(Duration::from_secs(10)).expect("a link");
+            self.ends.push(self.router.joined(joined).expect("the router is there"));
+        }
+
+        /// Hears every link until `done`, or one that should not have was closed: false then.
+        fn hear_until(&mut self, done: impl Fn(&Self) -> bool) -> bool {
+            let end = Instant::now() + Duration::from_secs(10);
+            while !done(self) {
+                assert!(Instant::now() < end, "waited in vain");
+                let mut ends = std::mem::take(&mut self.ends);
+                let mut all_well = true;
+                ends.retain_mut(|end| self.hear(end, &mut all_well));
+                self.ends = ends;
+                if !all_well {
+                    return false;
+                }
+                self.router.nudge();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            true
+        }
+
+        fn hear(&mut self, end: &mut LinkEnd, all_well: &mut bool) -> bool {
+            let mut heard = Vec::new();
+            let came = {
+                let mut waiting = std::pin::pin!(end.hear(&mut heard));
+                waiting.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop()))
+            };
+            match came {
+                Poll::Pending => true,
+                Poll::Ready(true) => {
+                    if self.router.hear(end.id(), &mut heard, &mut self.answers) {
+                        end.rx.ready().expect("the router is there");
+                        self.router.readied(end.id());
+                    }
+                    true
+                }
+                Poll::Ready(false) => {
+                    *all_well &= self.router.closed(end.id());
+                    false
+                }
+            }
+        }
+    }
+
+    fn message(payload: &str) -> Arc<Message> {
+        Arc::new(Message {
+            topic: "a".into(),
+            payload: payload.as_bytes().into(),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            properties: Vec::new(),
+            expires_at: None,
+            publisher: None,
+        })
+    }
+
+    #[test]
+    fn a_message_comes_back_for_each_subscription_in_order() {
+        let mut rig = Rig::new();
+        for session in 0..2 {
+            rig.router.order(RouterOrder::Join { session });
+            rig.join();
+            rig.router.order(RouterOrder::Subscribe { session, number: session + 1, filter: "#".into() });
+        }
+        assert!(rig.hear_until(|rig| rig.answers.len() == 2), "both are subscribed");
+        rig.answers.clear();
+        for serial in 0..1000 {
+            rig.router.order(RouterOrder::Publish { from: Some(0), serial, message: message(&serial.to_string()) });
+        }
+        assert!(rig.hear_until(|rig| rig.answers.len() == 2000));
+        for wanted in 1..=2 {
+            let came = rig.answers.iter().filter_map(|answer| match answer {
+                RouterAnswer::Message { number, serial, message } if *number == wanted => Some((*serial, message.payload.clone())),
+                _ => None,
+            });
+            let expected = (0..1000_u64).map(|serial| (serial, Box::from(serial.to_string().as_bytes())));
+            assert!(came.eq(expected), "subscription {wanted}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_used_again() {
+        let mut rig = Rig::new();
+        for round in 0..20 {
+            rig.router.order(RouterOrder::Join { session: 7 });
+            rig.join();
+            rig.router.order(RouterOrder::Publish { from: Some(7), serial: round, message: message("a goodbye") });
+            rig.router.order(RouterOrder::Leave { session: 7 });
+            assert!(rig.hear_until(|rig| rig.router.links.len() == 1), "it left");
+        }
+        assert_eq!(rig.router.next_name, 2, "the broker's own, and one");
+    }
+
+    #[test]
+    fn a_router_that_is_dead_is_found_out() {
+        let mut rig = Rig::new();
+        rig.router.order(RouterOrder::Join { session: 1 });
+        rig.join();
+        rig.router.order(RouterOrder::Leave { session: 1 });
+        // The very thing that links take care not to do: what they say last is that they are ready.
+        let end = rig.ends.pop().expect("an end");
+        let dead = Instant::now() + Duration::from_secs(10);
+        while end.rx.ready().is_ok() {
+            assert!(Instant::now() < dead, "rumqttd has mended what this test relies on");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!rig.hear_until(|_| false), "the broker's own link is closed");
+        rig.router.order(RouterOrder::Join { session: 2 });
+        let joined = rig.joined.recv_timeout(Duration::from_secs(10)).expect("an answer");
+        assert!(rig.router.joined(joined).is_none());
+    }
+
+    #[test]
+    fn what_a_message_counts_for_is_no_less_than_the_router_thinks() {
+        let message = message("21.5");
+        let Packet::Publish(publish, _) = translate::publish(&message, 1) else { panic!("a PUBLISH") };
+        let thinks = 4 + publish.topic.len() + publish.payload.len();
+        assert!(thinks as u64 <= message.topic.len() as u64 + message.payload.len() as u64 + MESSAGE_BYTES);
+    }
+}

@@ -14,7 +14,7 @@ use crate::engine::{LinkEnd, LinkId, Router};
 /// Between two looks at a router that has something to do.
 const NUDGE: Duration = Duration::from_millis(20);
 /// A router that owes something and gives nothing back for this long is gone.
-const SILENCE_MAX: Duration = Duration::from_secs(20);
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// The router as the driver knows it.
 pub(super) struct Outside {

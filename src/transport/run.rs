@@ -218,6 +218,10 @@ fn signal(shard: &Shard, number: i32, source: &Source, notify: &Notify, supervis
 /// The machine says goodbye to every client; what it says gets a moment to leave.
 async fn shut_down(shard: &Shard) {
     let end = Instant::now() + FLUSH;
+    // What a router outside still has belongs to sessions that may last.
+    while Instant::now() < end && shard.turn(|driver| driver.broker.router_outstanding()).is_some_and(|bytes| bytes > 0) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     shard.turn(|driver| driver.input(Input::Shutdown));
     while Instant::now() < end && !shard.turn(Driver::is_flushed).unwrap_or(true) {
         tokio::time::sleep(Duration::from_millis(5)).await;
