@@ -66,6 +66,9 @@ pub struct Request {
     /// The worker gives up by itself after this many seconds; 0 means 600. PID 1 kills it some seconds later.
     #[serde(default)]
     pub deadline_secs: u64,
+    /// For http-01: whether to look first, before anything is ordered, what the CA will find.
+    #[serde(default)]
+    pub self_check: Option<SelfCheck>,
     /// `pending` and `issued` are kept apart from the real ones.
     #[serde(default)]
     pub dry_run: bool,
@@ -78,6 +81,14 @@ pub enum Mode {
     Issue,
     /// When does the CA want `replaces` to be renewed (RFC 9773)?
     RenewalInfo,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SelfCheck {
+    /// Where the CA will look: 80.
+    pub port: u16,
+    /// The CA sees the public DNS.
+    pub is_public: bool,
 }
 
 /// External account binding, as CAs give it out: `hmac` is base64url.

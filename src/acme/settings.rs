@@ -149,6 +149,11 @@ impl Settings {
     }
 }
 
+/// Whether a directory is known to be out in the world.
+pub fn is_public(directory: &str) -> bool {
+    [PRODUCTION, STAGING].contains(&directory)
+}
+
 /// Whether the certificates of a directory are for tests only, by its name.
 pub fn is_test_server(directory: &str) -> bool {
     directory.split('/').nth(2).is_some_and(|host| host.contains("staging"))

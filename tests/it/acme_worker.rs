@@ -215,3 +215,35 @@ fn a_dns_hook_that_does_not_end_is_ended_at_the_deadline_with_all_that_it_starte
     };
     crate::support::process::wait_until("the hook's end", || !is_there());
 }
+
+#[test]
+fn before_an_order_we_look_ourselves_what_the_ca_will_find() {
+    let pebble = Pebble::start(&json!({}), &[]);
+    let look = |port: u16, more: Value| {
+        let mut more = more;
+        more["self_check"] = json!({ "port": port, "is_public": false });
+        let reports = Pebble::reports(pebble.start_worker(&pebble.request(&more)));
+        let warnings: Vec<_> =
+            reports.iter().filter(|report| report["report"] == "event").map(|report| report["text"].to_string()).collect();
+        let outcome = reports.last().cloned().expect("an outcome");
+        assert_eq!(outcome["report"], "issued", "a warning stops nothing: {reports:?}");
+        take(&outcome);
+        warnings.join("\n")
+    };
+    // Our own answer comes back; the name's does not resolve, and this CA has a DNS of its own.
+    assert_eq!(look(pebble.http_port(), json!({ "domains": ["127.0.0.1"] })), "");
+    let closed = look(crate::support::process::free_port(), json!({ "domains": ["127.0.0.1"] }));
+    assert!(closed.contains("is closed: open it") && closed.contains("this says nothing"), "{closed}");
+    let other = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = other.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for mut stream in other.incoming().flatten() {
+            let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
+            let _ = std::io::Write::write_all(&mut stream, b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let other = look(port, json!({ "domains": ["127.0.0.1"] }));
+    assert!(other.contains("another server answered on port") && other.contains("HTTP 404"), "{other}");
+    let unknown = look(pebble.http_port(), json!({ "domains": ["nobody.invalid"] }));
+    assert!(unknown.contains("nobody.invalid"), "{unknown}");
+}

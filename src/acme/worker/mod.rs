@@ -9,6 +9,7 @@ mod http_client;
 mod jws;
 mod order;
 mod renewal_info;
+mod self_check;
 mod storage;
 mod tls_alpn_01;
 
@@ -76,6 +77,8 @@ fn run(request: Request) -> Result<Report, Fault> {
         let _ = tokio::time::timeout(TIDYING, attempt.tidy()).await;
         result
     });
+    // A name server that does not answer would be waited for.
+    runtime.shutdown_background();
     result.unwrap_or_else(|_| {
         let who = attempt.traces().waits_for.unwrap_or("the CA");
         Err(fault(Step::Deadline, format!("{who} was not done within {seconds} seconds; the order goes on at the next try")))

@@ -127,6 +127,9 @@ impl Attempt {
             }
         }
         self.drop_pending();
+        if self.request.challenge == Challenge::Http01 {
+            self.check_ourselves().await?;
+        }
         let key = certificate_key::generate(self.request.key_type).map_err(|reason| fault(Step::Request, reason))?;
         write(&folder.join("privkey.pem"), key.as_bytes())?;
         let order = self.ask(registration, directory).await?;

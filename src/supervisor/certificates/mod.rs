@@ -20,7 +20,7 @@ pub(super) use stand_in::StandIns;
 use super::control::Renew;
 use super::machine::Millis;
 use super::voice::{self, Voice};
-use crate::acme::exchange::{self, Failure, Level, Mode, Report, Request};
+use crate::acme::exchange::{self, Failure, Level, Mode, Report, Request, SelfCheck};
 use crate::acme::lineage::Store;
 use crate::acme::lineage::renewal_conf::RenewalConf;
 use crate::acme::schedule::{self, Held, Next};
@@ -410,6 +410,7 @@ impl Certificates {
             challenge_dir: self.challenges(),
             replaces: if dry_run { None } else { replaces },
             deadline_secs: WORKER_SECS,
+            self_check: Some(SelfCheck { port: 80, is_public: settings::is_public(&settings.directory) }),
             dry_run,
         };
         let sockets = if mode == Mode::Issue { self.port.open(voice) } else { Vec::new() };

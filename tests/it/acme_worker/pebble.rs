@@ -85,6 +85,11 @@ impl Pebble {
         FaultProxy::start(self.folder.path(), self.port)
     }
 
+    /// Where it looks for http-01.
+    pub fn http_port(&self) -> u16 {
+        self.http_port
+    }
+
     /// What PID 1's environment says of this CA.
     pub fn environment(&self) -> [(&'static str, String); 3] {
         let ca_file = self.folder.path().join("ca.pem").display().to_string();
