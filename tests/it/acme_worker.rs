@@ -1,5 +1,6 @@
 //! `darner acme` against a real ACME server: Pebble.
 
+mod faults;
 pub mod pebble;
 
 use std::time::Duration;
@@ -9,7 +10,6 @@ use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use crate::support::fault_proxy::Fault;
 use pebble::Pebble;
 
 /// A line that Pebble writes for each.
@@ -156,47 +156,6 @@ fn without_the_socket_of_port_80_it_says_so() {
         .expect("it runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("port 80") && text.contains("\"counted\":false"), "{text}");
-}
-
-#[test]
-fn an_answer_that_drips_or_never_comes_is_waited_for_until_the_deadline_and_the_order_goes_on() {
-    let pebble = Pebble::start(&json!({}), &[]);
-    let proxy = pebble.behind_proxy();
-    let request = |seconds| pebble.request(&json!({ "directory": proxy.directory(), "deadline_secs": seconds }));
-    for (path, fault) in [("/finalize-order/", Fault::Silent), ("/certZ/", Fault::Dripping(Duration::from_millis(20)))] {
-        proxy.spoil(path, 1, fault);
-        let failed = pebble.work(&request(3));
-        assert_eq!((&failed["step"], &failed["counted"]), (&json!("deadline"), &json!(true)), "{path}: {failed}");
-        assert!(failed["text"].as_str().expect("text").contains("within 3 seconds"), "{path}: {failed}");
-    }
-    names(&pebble.work(&request(60)));
-    assert_eq!((pebble.count(NEW_ORDER), pebble.count(NEW_CERTIFICATE)), (1, 1), "{}", pebble.log());
-}
-
-#[test]
-fn renewal_information_that_makes_no_sense_is_none() {
-    let pebble = Pebble::start(&json!({}), &[]);
-    let proxy = pebble.behind_proxy();
-    let request = pebble.request(&json!({ "directory": proxy.directory(), "mode": "renewal_info", "replaces": "AQ.Ag" }));
-    let ask = || pebble.work(&request);
-    // Without any, later is soon enough.
-    assert_eq!(ask(), json!({ "report": "renewal_info", "window": null, "retry_after_secs": 21_600, "explanation_url": null }));
-    for ((start, end), retry_after, expected) in [
-        ((2_000, 1_000), Some("7"), json!({ "window": null, "retry_after_secs": 60 })),
-        ((1_000, 2_000), Some("soon"), json!({ "window": { "start": 1_000, "end": 2_000 }, "retry_after_secs": 21_600 })),
-        ((1_000, 2_000), Some("9999999"), json!({ "window": { "start": 1_000, "end": 2_000 }, "retry_after_secs": 86_400 })),
-    ] {
-        proxy.wish((start, end), retry_after);
-        let answer = ask();
-        assert_eq!((&answer["window"], &answer["retry_after_secs"]), (&expected["window"], &expected["retry_after_secs"]), "{answer}");
-    }
-    for fault in [Fault::Body("{".into()), Fault::Body(String::new()), Fault::problem(404, "malformed", "no such certificate", None)] {
-        proxy.spoil("/renewal-info/", 1, fault.clone());
-        assert_eq!(ask()["window"], Value::Null, "{fault:?}");
-    }
-    proxy.spoil("/renewal-info/", 1, Fault::page(503, Some("500")));
-    let failed = ask();
-    assert_eq!((&failed["step"], &failed["status"], &failed["retry_after_secs"]), (&json!("renewal_info"), &json!(503), &json!(500)));
 }
 
 #[test]

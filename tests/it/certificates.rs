@@ -1,5 +1,6 @@
 //! Certificates under PID 1: until there is one, when somebody else renews it, when it has expired, and what is said of it.
 
+mod changes;
 mod faults;
 mod tls_alpn_01;
 
@@ -40,6 +41,8 @@ struct Running {
     folder: Folder,
     child: Option<Child>,
     environment: Vec<(&'static str, String)>,
+    /// What its command begins with.
+    within: Vec<String>,
 }
 
 impl Running {
@@ -59,7 +62,7 @@ impl Running {
         let mut environment: Vec<_> = environment.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
         environment.push(("LETSENCRYPT_DIR", folder.path().join("letsencrypt").display().to_string()));
         environment.push(("DARNER_RUN_DIR", folder.path().join("run").display().to_string()));
-        Self { port, tls_port, folder, child: None, environment }
+        Self { port, tls_port, folder, child: None, environment, within: Vec::new() }
     }
 
     /// With DOMAIN, and a CA that nobody can reach.
@@ -83,7 +86,9 @@ impl Running {
 
     fn start(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("log")).expect("a log");
-        let mut command = Command::new(darner());
+        let words = self.within.iter().map(PathBuf::from).chain([darner()]).collect::<Vec<_>>();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         command.arg("supervise").arg("-c").arg(self.folder.path().join("mosquitto.conf"));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let output = log.try_clone().expect("a log");

@@ -44,6 +44,8 @@ pub(super) async fn directory(client: &Client, request: &Request) -> Result<Dire
         let last = client.last();
         let advice = if last.is_clock_error {
             "this machine's clock seems wrong: set it"
+        } else if reason.contains("invalid peer certificate") {
+            "somebody else may be answering in the CA's place; a CA of your own needs its root in ACME_CA_FILE"
         } else {
             "the CA is down or cannot be reached from here: look at the network, the name server and ACME_DIRECTORY"
         };

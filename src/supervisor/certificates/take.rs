@@ -2,22 +2,30 @@
 
 use super::{Certificates, report, worker};
 use crate::acme::exchange::{Issued, KeyType, Request};
-use crate::acme::lineage::durable;
 use crate::acme::lineage::renewal_conf::{Facts, RenewalConf};
+use crate::acme::lineage::{Pair, durable};
 use crate::acme::state::Seconds;
+use crate::tls::leaf::Leaf;
+
+fn judge(request: &Request, issued: &Issued, now: Seconds) -> Result<(Pair, Leaf), String> {
+    let pair = worker::bring(&request.work_dir, issued)?;
+    let leaf = pair.leaf()?;
+    let missing = leaf.missing(&request.domains);
+    if !missing.is_empty() {
+        return Err(format!("it is not for {}", missing.join(", ")));
+    }
+    if leaf.not_after <= now {
+        return Err("it has already expired: is the clock right?".into());
+    }
+    Ok((pair, leaf))
+}
 
 impl Certificates {
     /// Looks at what the worker brought, and stores it unless it was a rehearsal.
     pub(super) fn take(&mut self, request: &Request, issued: &Issued, now: Seconds) -> Result<String, String> {
-        let pair = worker::bring(&request.work_dir, issued)?;
-        let leaf = pair.leaf()?;
-        let missing = leaf.missing(&request.domains);
-        if !missing.is_empty() {
-            return Err(format!("it is not for {}", missing.join(", ")));
-        }
-        if leaf.not_after <= now {
-            return Err("it has already expired: is the clock right?".into());
-        }
+        // What is no good would be brought again and again.
+        let (pair, leaf) = judge(request, issued, now).inspect_err(|_| worker::clear(request))?;
+        // Once the clock is set this may be what is wanted.
         if leaf.not_before > now + 86_400 {
             return Err("it is not valid yet: is the clock right?".into());
         }
@@ -26,7 +34,12 @@ impl Certificates {
             worker::clear(request);
             return Ok(format!("The dry run for {names} succeeded: {} would have issued the certificate.", leaf.issuer));
         }
-        let version = self.store.install(&self.name, &pair, &mut |_| Ok(())).map_err(|error| format!("it cannot be stored: {error}"))?;
+        let version = self.store.install(&self.name, &pair, &mut |_| Ok(())).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::InvalidData {
+                worker::clear(request);
+            }
+            format!("it cannot be stored: {error}")
+        })?;
         self.record(request).map_err(|error| format!("how it was obtained cannot be stored: {error}"))?;
         worker::clear(request);
         self.state.installed(self.settings.as_ref().is_some_and(|settings| settings.is_test));

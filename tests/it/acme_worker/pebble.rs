@@ -123,6 +123,18 @@ impl Pebble {
         format!("bash {}", self.folder.write("hook", script).display())
     }
 
+    /// Tells the name server something.
+    pub fn dns(&self, path: &str, body: &Value) {
+        use std::io::{Read as _, Write as _};
+        let body = body.to_string();
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.dns_management)).expect("the name server");
+        let request = format!("POST /{path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(request.as_bytes()).expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.contains(" 200 "), "{path}: {answer}");
+    }
+
     /// A worker with the http-01 socket; its outcome, all reports before it, and whether it ended well.
     pub fn work(&self, request: &Value) -> Value {
         Self::reports(self.start_worker(request)).pop().expect("an outcome")
