@@ -57,7 +57,7 @@ impl Setting {
     }
 
     fn wait_for_failure(&self) {
-        self.running.wait_for("the failure", |running| running.log().contains("Next try: "));
+        self.running.wait_for("the failure", |running| running.log().contains("Next try: ") && self.state()["last_error"].is_string());
     }
 
     fn orders(&self) -> Vec<Value> {
