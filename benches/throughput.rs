@@ -1,4 +1,4 @@
-//! darner and Debian's mosquitto side by side, in one run: deliveries per second of the broker's CPU, and memory of idle connections.
+//! darner with either engine and Debian's mosquitto side by side, in one run: deliveries per second of the broker's CPU, and memory of idle connections.
 //! Scenarios that say `kept` have durable subscribers at brokers with `persistence true`, ours at the level `process`.
 //! The broker runs on one core, the load on another. CPU seconds come from schedstat and are exact; wall clock times would tell more
 //! about the machine's other work. `make bench`, or `cargo bench --bench throughput -- [SCENARIO] [SECONDS]`.
@@ -12,6 +12,8 @@ mod client;
 #[path = "load/scenario.rs"]
 mod scenario;
 
+use std::path::Path;
+
 use broker::Broker;
 use scenario::{Figures, KEPT_SCENARIOS, SCENARIOS, Scenario};
 
@@ -19,13 +21,16 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let seconds = words.iter().find_map(|word| word.parse().ok()).unwrap_or(3.0);
     let only = words.iter().find(|word| word.parse::<f64>().is_err());
-    let brokers = Broker::installed();
+    let mut brokers = Broker::installed();
+    let toml = std::env::temp_dir().join(format!("darner-bench-{}.toml", std::process::id()));
+    std::fs::write(&toml, "engine = \"rumqttd\"\n[rumqttd]\naccept_limits = true\n").expect("darner.toml");
+    brokers.insert(1, with_rumqttd(&toml));
     broker::pin(0, broker::LOAD_CORE);
     print!("| scenario |");
     for (name, _) in &brokers {
         print!(" {name} |");
     }
-    println!(" ratio |\n|---|{}---|", "---|".repeat(brokers.len()));
+    println!(" darner ÷ mosquitto |\n|---|{}---|", "---|".repeat(brokers.len()));
     for scenario in SCENARIOS.iter().filter(|scenario| only.is_none_or(|only| scenario.name.contains(only.as_str()))) {
         row(scenario.name, &brokers, |program| run(program, scenario, seconds).per_cpu_second);
     }
@@ -39,6 +44,13 @@ fn main() {
         row("idle: bytes per connection", &brokers, |program| -idle(program));
         row("idle: RSS kB with 1000", &brokers, |program| -idle_rss(program));
     }
+    let _ = std::fs::remove_file(toml);
+}
+
+/// Ours with the second engine.
+fn with_rumqttd(toml: &Path) -> (&'static str, Vec<String>) {
+    let choice = format!("DARNER_CONFIG={}", toml.display());
+    ("darner with rumqttd", ["/usr/bin/env", &choice, env!("CARGO_BIN_EXE_darner"), "broker"].map(str::to_owned).to_vec())
 }
 
 /// Negative numbers are those where less is better.
@@ -52,8 +64,8 @@ fn show(name: &str, figures: &[f64]) {
         print!(" {:.0} |", figure.abs());
     }
     match *figures {
-        [ours, theirs] if ours < 0.0 => println!(" {:.1}× |", theirs / ours),
-        [ours, theirs] => println!(" {:.1}× |", ours / theirs),
+        [ours, _, theirs] if ours < 0.0 => println!(" {:.1}× |", theirs / ours),
+        [ours, _, theirs] => println!(" {:.1}× |", ours / theirs),
         _ => println!(" |"),
     }
 }

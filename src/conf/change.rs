@@ -33,6 +33,7 @@ const GLOBAL: &[Value<Conf>] = &[
     ("clientid_prefixes", |c| shown(c.clientid_prefixes.as_ref())),
     ("connection_messages", |c| c.connection_messages.to_string()),
     ("durability", |c| c.persistence.durability.word().to_owned()),
+    ("engine", |c| c.engine.word().to_owned()),
     ("enable_control_api", |c| c.control_api.to_string()),
     ("global_max_clients", |c| shown(c.limits.global_clients)),
     ("global_max_connections", |c| shown(c.limits.global_connections)),

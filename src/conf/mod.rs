@@ -214,6 +214,13 @@ impl Engine {
     /// Those that this binary was built with.
     pub const WORDS: &[&str] = if cfg!(feature = "rumqttd") { &["core", "rumqttd"] } else { &["core"] };
 
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Core => "core",
+            Self::Rumqttd => "rumqttd",
+        }
+    }
+
     pub fn from_word(word: &str) -> Option<Self> {
         match word {
             "core" => Some(Self::Core),

@@ -110,6 +110,7 @@ impl Router {
     /// A link was made: its receiving end, to be heard in a task of its own. `None` where the router is gone.
     pub fn joined(&mut self, joined: Joined) -> Option<LinkEnd> {
         let (tx, rx) = joined.ends?;
+        self.heard += 1;
         self.links.get_mut(&joined.id)?.joined(tx);
         Some(LinkEnd { id: joined.id, rx })
     }
@@ -191,6 +192,7 @@ impl Router {
         if !link.has_left() {
             return false;
         }
+        self.heard += 1;
         self.names.push(link.name);
         self.make_waiting();
         true

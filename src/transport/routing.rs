@@ -49,15 +49,21 @@ impl Driver {
         for answer in answers {
             self.input(Input::FromRouter { answer });
         }
+        self.let_publishers_go_on();
+        stopped
+    }
+
+    fn let_publishers_go_on(&self) {
         if !self.broker.router_is_behind()
             && let Some(outside) = &self.outside
         {
             outside.came_back.notify_waiters();
         }
-        stopped
     }
 
     fn nudge(&mut self) -> Option<u64> {
+        // Sessions may have left with what they were owed.
+        self.let_publishers_go_on();
         let owes = self.broker.router_outstanding() > 0;
         let outside = self.outside.as_mut()?;
         let is_busy = outside.router.nudge();

@@ -180,8 +180,10 @@ fn the_broker_does_not_wait_for_a_certificate_and_a_restart_makes_no_second_atte
 
 #[test]
 fn what_somebody_else_renews_is_used_by_itself() {
-    for (renewal, said) in [("restart", "Restarting the broker."), ("reload", "Reload done")] {
-        let mut running = Running::of_domain(&[("RENEWAL", renewal)]);
+    for (renewal, said, engine) in
+        [("restart", "Restarting the broker.", "core"), ("reload", "Reload done", "core"), ("restart", "Restarting the broker.", "rumqttd")]
+    {
+        let mut running = Running::of_domain(&[("RENEWAL", renewal), ("DARNER_ENGINE", engine)]);
         let (old, new) = (pair("mqtt.test", (-1, 89)), pair("mqtt.test", (0, 90)));
         running.install("mqtt.test", &old);
         running.start();

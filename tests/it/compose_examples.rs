@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::support::docker::{Project, image};
-use super::support::process::{run, wait_until};
+use super::support::process::{Engine, run, wait_until};
 
 /// Debian's mosquitto_pub against the project's published port: its exit code and what it said.
 fn publish(port: &str, credentials: &[&str]) -> (i32, String) {
@@ -67,10 +67,37 @@ fn every_example_is_valid() {
     assert!(count >= 3, "the examples are found");
 }
 
-#[test]
-fn iotstack_starts_on_four_empty_volumes_and_becomes_healthy() {
+/// Each scenario with either engine, from the same lines.
+macro_rules! with_both_engines {
+    ($($scenario:ident),* $(,)?) => {
+        $(mod $scenario {
+            use crate::support::process::Engine;
+
+            #[test]
+            fn with_the_core_engine() {
+                super::$scenario(Engine::Core);
+            }
+
+            #[test]
+            fn with_the_rumqttd_engine() {
+                super::$scenario(Engine::Rumqttd);
+            }
+        })*
+    };
+}
+
+with_both_engines!(
+    iotstack_starts_on_four_empty_volumes_and_becomes_healthy,
+    iotstack_s_security_table,
+    iotstack_s_password_file_commands_and_its_round_trip,
+    single_files_in_20_megabytes_and_then_read_only,
+    users_are_added_to_a_running_broker_under_a_user_id,
+);
+
+fn iotstack_starts_on_four_empty_volumes_and_becomes_healthy(engine: Engine) {
     let Some(image) = image() else { return };
     let project = Project::copy(image, "iotstack", "mosquitto");
+    project.choose(engine, "mosquitto");
     project.edit("docker-compose.yml", "    ports:", "    healthcheck:\n      interval: 1s\n    ports:");
     project.compose(&["up", "-d"]).ok();
     let container = &project.container;
@@ -95,10 +122,10 @@ fn iotstack_starts_on_four_empty_volumes_and_becomes_healthy() {
     assert_eq!(publish(&container.port(), &[]), (0, String::new()));
 }
 
-#[test]
-fn iotstack_s_security_table() {
+fn iotstack_s_security_table(engine: Engine) {
     let Some(image) = image() else { return };
     let project = Project::copy(image, "iotstack", "mosquitto");
+    project.choose(engine, "mosquitto");
     project.compose(&["up", "-d"]).ok();
     let container = &project.container;
     container.wait_until_answering();
@@ -122,10 +149,10 @@ fn iotstack_s_security_table() {
     }
 }
 
-#[test]
-fn iotstack_s_password_file_commands_and_its_round_trip() {
+fn iotstack_s_password_file_commands_and_its_round_trip(engine: Engine) {
     let Some(image) = image() else { return };
     let project = Project::copy(image, "iotstack", "mosquitto");
+    project.choose(engine, "mosquitto");
     project.compose(&["up", "-d"]).ok();
     let container = &project.container;
     container.wait_until_answering();
@@ -172,10 +199,10 @@ fn iotstack_s_password_file_commands_and_its_round_trip() {
     assert_eq!(publish(&container.port(), USER).0, NOT_AUTHORISED);
 }
 
-#[test]
-fn single_files_in_20_megabytes_and_then_read_only() {
+fn single_files_in_20_megabytes_and_then_read_only(engine: Engine) {
     let Some(image) = image() else { return };
     let project = Project::copy(image, "stateless", "mqtt-mosquitto");
+    project.choose(engine, "mqtt-mosquitto");
     project.compose(&["up", "-d"]).ok();
     let container = &project.container;
     let healthy = || container.exec(&["darner", "healthcheck"]).code == 0;
@@ -202,10 +229,10 @@ fn single_files_in_20_megabytes_and_then_read_only() {
     assert_eq!(container.inspect("{{.State.OOMKilled}} {{.RestartCount}}"), "false 0");
 }
 
-#[test]
-fn users_are_added_to_a_running_broker_under_a_user_id() {
+fn users_are_added_to_a_running_broker_under_a_user_id(engine: Engine) {
     let Some(image) = image() else { return };
     let project = Project::copy(image, "tiguitto-like", "mosquitto");
+    project.choose(engine, "mosquitto");
     for folder in ["mosquitto/config", "mosquitto/log", "mosquitto/config/mosquitto.conf", "mosquitto/config/passwd"] {
         chown(project.path(folder), Some(1000), Some(1000)).expect("root");
     }

@@ -4,7 +4,7 @@
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 
 use crate::support::docker::{Container, docker, image};
-use crate::support::process::Folder;
+use crate::support::process::{Engine, Folder};
 
 const CONF: &str = "listener 1883\nallow_anonymous true\n";
 
@@ -26,9 +26,14 @@ fn serves(image: &str, options: &[&str]) -> Container {
 #[test]
 fn a_read_only_configuration_without_the_other_defaults() {
     let Some(image) = image() else { return };
-    let folder = Folder::new("ro");
-    folder.write("mosquitto.conf", CONF);
-    serves(image, &["-v", &(mount(&folder, "/mosquitto/config") + ":ro")]);
+    for engine in Engine::BOTH {
+        let folder = Folder::new("ro");
+        folder.write("mosquitto.conf", CONF);
+        // darner.toml stands beside mosquitto.conf.
+        engine.choose(&folder);
+        let container = serves(image, &["-v", &(mount(&folder, "/mosquitto/config") + ":ro")]);
+        assert_eq!(container.logs().contains("The rumqttd engine"), engine == Engine::Rumqttd, "{}", container.logs());
+    }
 }
 
 #[test]
@@ -121,7 +126,11 @@ fn with_the_three_capabilities_of_changing_identity() {
 #[test]
 fn on_a_read_only_root() {
     let Some(image) = image() else { return };
-    serves(image, &["--read-only"]);
+    for engine in Engine::BOTH {
+        let folder = Folder::new("read-only-root");
+        let options = engine.options(&folder);
+        serves(image, &[&["--read-only"], &options.each_ref().map(String::as_str)[..]].concat());
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use super::process::{Folder, run};
+use super::process::{Engine, Folder, run};
 
 /// What a command ended with.
 #[derive(Debug)]
@@ -200,6 +200,15 @@ impl Project {
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Compose reads this beside the example's own file, which stays as its users have it.
+    pub fn choose(&self, engine: Engine, service: &str) {
+        engine.choose(&self.folder);
+        let text = format!(
+            "version: \"2.4\"\nservices:\n  {service}:\n    environment:\n      - DARNER_CONFIG=/darner.toml\n    volumes:\n      - ./darner.toml:/darner.toml:ro\n"
+        );
+        self.folder.write("docker-compose.override.yml", text);
     }
 
     /// Replaces a part of a file, which has to be there.

@@ -41,6 +41,13 @@ impl Engine {
         }
     }
 
+    /// Options of `docker run`, with darner.toml in this folder.
+    pub fn options(self, folder: &Folder) -> [String; 4] {
+        self.choose(folder);
+        let mount = format!("{}/darner.toml:/darner.toml:ro", folder.path().display());
+        ["-v".into(), mount, "-e".into(), "DARNER_CONFIG=/darner.toml".into()]
+    }
+
     /// For a broker whose mosquitto.conf is in this folder.
     pub fn choose(self, folder: &Folder) {
         folder.write("darner.toml", self.toml());
