@@ -59,7 +59,12 @@ fn play_all<R: play::Runner>(scripts: &[Script], start: impl Fn(&Script) -> R) {
 
 #[test]
 fn conversations_with_the_core() {
-    play_all(&scripts(), core::Core::start);
+    play_all(&scripts(), |script| core::Core::start(Engine::Core, script));
+}
+
+#[test]
+fn conversations_with_the_core_and_a_router_outside() {
+    play_all(&scripts(), |script| core::Core::start(Engine::Rumqttd, script));
 }
 
 #[test]

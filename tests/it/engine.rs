@@ -10,13 +10,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use darner::engine::findings;
-use darner::mqtt::{Disconnect, Packet, ProtocolVersion, Publish, Qos, ReasonCode};
+use darner::mqtt::{
+    Disconnect, Packet, PacketId, ProtocolVersion, Publish, Qos, ReasonCode, Subscribe, SubscriptionOptions, SubscriptionRequest,
+    Unsubscribe,
+};
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 use crate::broker::client::Client;
 use crate::support::process::{Broker, Engine, Folder, darner, run};
+use crate::support::random::Random;
 
 fn check(conf: &str, toml: &str) -> (i32, String) {
     let folder = Folder::new("engine");
@@ -204,6 +208,79 @@ fn subscribers_leave_amid_a_backlog_and_others_take_their_places() {
 fn tool(name: &str, broker: &Broker, arguments: &[&str]) -> (i32, String) {
     let (code, out, error) = run(Command::new(darner()).args([name, "-p", &broker.port.to_string()]).args(arguments));
     (code, out + &error)
+}
+
+/// Clients that come, subscribe, unsubscribe, publish and go at random, while two others must get everything of a third, in order.
+#[test]
+fn others_may_do_what_they_like() {
+    const COUNT: usize = 3000;
+    let broker = broker(Engine::Rumqttd, &format!("{PLAIN}max_queued_messages 0\n"));
+    let port = broker.port;
+    let running = Arc::new(AtomicBool::new(true));
+    let others: Vec<_> = (0..4)
+        .map(|seed| {
+            let running = Arc::clone(&running);
+            std::thread::spawn(move || {
+                let mut random = Random::new(seed);
+                while running.load(Ordering::Relaxed) {
+                    let version = if random.one_in(2) { ProtocolVersion::V5 } else { ProtocolVersion::V311 };
+                    let (mut client, code) = Client::log_in(port, &format!("other/{seed}+{}", random.below(3)), None, version);
+                    assert_eq!(code, Some(0));
+                    for _ in 0..random.below(30) {
+                        let topic = *random.pick(&["a", "a/b", "\u{fc}", "/", "kept/1"]);
+                        let filter = *random.pick(&["#", "a/#", "+/b", "a", "$share/g/#", "$share/h/a/+"]);
+                        match random.below(4) {
+                            0 => client.send(&subscribe(filter)),
+                            1 => client.send(&Packet::Unsubscribe(Unsubscribe {
+                                packet_id: PacketId::MIN,
+                                properties: Vec::new(),
+                                filters: vec![filter.to_owned()],
+                            })),
+                            _ => client.publish(topic, &vec![b'x'; random.below(3000)]),
+                        }
+                    }
+                    if random.one_in(2) {
+                        client.send(&Packet::Disconnect(Disconnect { reason: ReasonCode::Success, properties: Vec::new() }));
+                    }
+                }
+            })
+        })
+        .collect();
+    let readers = ["kept/own", "kept/+"].map(|filter| {
+        let mut reader = Client::connect(port, filter);
+        reader.subscribe_at(filter, Qos::AtLeastOnce);
+        std::thread::spawn(move || {
+            let mut expected = 0;
+            while expected < COUNT {
+                let payload = reader.receive_payload();
+                if payload.starts_with(b"x") || payload.is_empty() {
+                    continue; // of the others
+                }
+                assert_eq!(payload, expected.to_string().into_bytes(), "in order, and each once");
+                expected += 1;
+            }
+        })
+    });
+    let mut publisher = Client::connect(port, "publisher");
+    for number in 0..COUNT {
+        publisher.publish("kept/own", number.to_string().as_bytes());
+        if number % 50 == 0 {
+            publisher.ping();
+        }
+    }
+    for reader in readers {
+        reader.join().expect("everything came");
+    }
+    running.store(false, Ordering::Relaxed);
+    for other in others {
+        other.join().expect("the others were served, too");
+    }
+    assert_eq!(broker.stop(), 0);
+}
+
+fn subscribe(filter: &str) -> Packet<'static> {
+    let subscriptions = vec![SubscriptionRequest { filter: filter.to_owned(), options: SubscriptionOptions::default() }];
+    Packet::Subscribe(Subscribe { packet_id: PacketId::MIN, properties: Vec::new(), subscriptions })
 }
 
 #[test]

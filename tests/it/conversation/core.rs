@@ -1,18 +1,21 @@
 //! Runner A: the pure core, in virtual time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use darner::broker::{Broker, ConnectionId, Effect, Input, Origin, Outbox, SecurityTables, Settings, ShardId, Time};
+use darner::broker::{
+    Broker, ConnectionId, Effect, Input, Origin, Outbox, RouterAnswer, RouterOrder, SecurityTables, Settings, ShardId, Time,
+};
 use darner::conf::files::Generation;
 use darner::conf::{CommandLine, Conf};
-use darner::mqtt::ProtocolVersion;
 use darner::mqtt::codec::{Decoded, decode};
+use darner::mqtt::{ProtocolVersion, topic_filter};
 
 use super::play::{Received, Runner};
 use super::script::Script;
+use crate::support::process::Engine;
 
 pub struct Core {
     broker: Broker,
@@ -22,6 +25,43 @@ pub struct Core {
     clients: HashMap<String, ConnectionId>,
     connections: HashMap<ConnectionId, Connection>,
     notes: Vec<String>,
+    router: Router,
+}
+
+/// A router outside of the machine that answers at once, in place of rumqttd's.
+#[derive(Default)]
+struct Router {
+    joined: BTreeSet<u32>,
+    /// Session, number and filter.
+    subscriptions: Vec<(u32, u32, Box<str>)>,
+}
+
+impl Router {
+    fn order(&mut self, order: &RouterOrder) -> Vec<RouterAnswer> {
+        match order {
+            RouterOrder::Join { session } => assert!(self.joined.insert(*session), "{session} joins twice"),
+            RouterOrder::Leave { session } => {
+                assert!(self.joined.remove(session), "{session} leaves twice");
+                assert!(!self.subscriptions.iter().any(|(of, ..)| of == session), "{session} leaves with subscriptions");
+            }
+            RouterOrder::Subscribe { session, number, filter } => {
+                assert!(self.joined.contains(session), "{session} has not joined");
+                self.subscriptions.push((*session, *number, filter.clone()));
+                return vec![RouterAnswer::Subscribed { number: *number }];
+            }
+            RouterOrder::Unsubscribe { session, number, filter } => {
+                let at = self.subscriptions.iter().position(|known| *known == (*session, *number, filter.clone()));
+                self.subscriptions.remove(at.expect("a subscription that was ordered"));
+            }
+            RouterOrder::Publish { from, serial, message } => {
+                assert!(from.is_none_or(|session| self.joined.contains(&session)), "{from:?} has not joined");
+                let matching = self.subscriptions.iter().filter(|(.., filter)| topic_filter::matches(filter, &message.topic));
+                let answer = |number| RouterAnswer::Message { number, serial: *serial, message: Arc::clone(message) };
+                return matching.map(|(_, number, _)| answer(*number)).collect();
+            }
+        }
+        Vec::new()
+    }
 }
 
 struct Connection {
@@ -33,13 +73,14 @@ struct Connection {
 }
 
 impl Core {
-    pub fn start(script: &Script) -> Self {
+    pub fn start(engine: Engine, script: &Script) -> Self {
         let fill = |text: &str| text.replace("{port}", "1883").replace("{folder}", "/folder");
         let mut files = Generation::default();
         files.insert("/folder/mosquitto.conf".into(), fill(&script.conf).into_bytes());
         for (name, content) in &script.files {
             files.insert(Path::new("/folder").join(name), fill(content).into_bytes());
         }
+        files.insert("/folder/darner.toml".into(), engine.toml().into());
         let conf = Conf::load(&files, Some(Path::new("/folder/mosquitto.conf")), &CommandLine::default(), &[])
             .unwrap_or_else(|diagnostics| panic!("{}: {diagnostics:?}", script.name));
         let (tables, _) = darner::access::load(&files, &conf).unwrap_or_else(|error| panic!("{}: {error:?}", script.name));
@@ -47,8 +88,16 @@ impl Core {
             tables.into_iter().map(|(passwords, acl)| SecurityTables { passwords: passwords.map(Arc::new), acl: acl.map(Arc::new) });
         let settings = Settings { conf: Arc::new(conf), security: tables.collect() };
         let broker = Broker::new(ShardId(0), 1, settings.clone(), 1);
-        let mut core =
-            Self { broker, settings, now: Time(0), next_slot: 0, clients: HashMap::new(), connections: HashMap::new(), notes: Vec::new() };
+        let mut core = Self {
+            broker,
+            settings,
+            now: Time(0),
+            next_slot: 0,
+            clients: HashMap::new(),
+            connections: HashMap::new(),
+            notes: Vec::new(),
+            router: Router::default(),
+        };
         core.wait(Duration::from_millis(1));
         core
     }
@@ -80,12 +129,18 @@ impl Core {
                 }
                 Effect::WhenDrained { connection } => answers.push(Input::Drained { connection: *connection }),
                 Effect::Note(notice) => self.notes.push(format!("{notice:?}")),
-                Effect::Persist(_) | Effect::Hold { .. } | Effect::ToShard { .. } | Effect::Route(_) => {}
+                Effect::Persist(_) | Effect::Hold { .. } | Effect::ToShard { .. } => {}
+                Effect::Route(order) => answers.extend(self.router.order(order).into_iter().map(|answer| Input::FromRouter { answer })),
             }
         }
         for answer in answers {
             self.input(answer);
         }
+    }
+
+    /// What was handed over has come back.
+    fn settled(&self) {
+        assert_eq!(self.broker.router_outstanding(), 0, "nothing is left outside");
     }
 
     /// Decodes and feeds what `connection` has received, as the driver does.
@@ -134,6 +189,7 @@ impl Runner for Core {
         let id = self.clients[client];
         self.connections.get_mut(&id).expect("an open connection").incoming.extend(bytes);
         self.feed(id);
+        self.settled();
     }
 
     fn close(&mut self, client: &str) {
