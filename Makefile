@@ -65,6 +65,9 @@ bench-wear:
 	@tests/setup/packages.sh test
 	@PATH="$(TEST_PATH)" cargo bench --locked --bench wear -- $(WEAR_SECONDS)
 
+bench-stores:
+	@cd benches/stores && cargo run --locked --release --quiet
+
 # libFuzzer's instrumentation needs an unstable compiler flag, which RUSTC_BOOTSTRAP=1 permits the stable compiler. New inputs stay in target/.
 FUZZ_SECONDS ?= 600
 FUZZ_TARGET ?= codec session websocket proxy mosquitto_conf password_file acl_file

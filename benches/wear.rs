@@ -19,8 +19,8 @@ use darner::mqtt::Qos;
 
 const TOPICS: u64 = 100;
 const BETWEEN: Duration = Duration::from_millis(100);
-/// Every topic has a value, and the file system has come to rest.
-const WARM_UP: Duration = Duration::from_secs(15);
+/// Every topic has a value, the file system has come to rest, and darner takes it for a steady stream.
+const WARM_UP: Duration = Duration::from_secs(45);
 const SECTOR_BYTES: u64 = 512;
 const DAY_SECS: f64 = 86_400.0;
 /// mosquitto's `autosave_interval`, when nothing else is said.

@@ -55,7 +55,8 @@ notices! {
     Saving { path: String } Information "Saving in-memory database to {path}.";
     StoreFailing { path: String, reason: String } Error "Error: Nothing can be kept in {path} ({reason}): the broker serves from memory and refuses what it would have to keep, until this is mended.";
     StoreRecovered { path: String } Notice "{path} can be written to again: everything is kept.";
-    StoreUnreadable { path: String, reason: String } Error "Error: {path} cannot be opened ({reason}): the broker starts without what it holds.";
+    StoreUnreadable { path: String, reason: String, aside: String } Error
+        "Error: {path} cannot be opened ({reason}): the broker starts without what it holds; the file {aside}.";
     StoreDamaged { path: String, what: &'static str, at: u64, sessions: usize, retained: usize, aside: String } Error
         "Error: {path} {what} from byte {at} on. {sessions} sessions and {retained} retained messages were recovered; the file {aside}.";
     RouterGone {} Error "Error: The router of rumqttd is gone; the broker ends, so that it can be started afresh.";

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::frames::{self, Found};
 use super::writer::Writer;
@@ -15,6 +15,11 @@ use crate::notice::Notice;
 
 /// Records that nobody waits for are written together, so late at most.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// A steady stream of nothing but retained values that nobody waits for is written so often: each write costs a card some pages more
+/// than its bytes.
+const GATHER: Duration = Duration::from_secs(30);
+/// So many writes may come sooner, once it was quiet for long enough.
+const SOON_MAX: u32 = 20;
 /// More than this, and the broker stops reading until it is written.
 const BEHIND_BYTES: u64 = 64 << 20;
 /// A record costs so much besides its payload, roughly.
@@ -32,6 +37,8 @@ struct Inbox {
     count: u64,
     /// Somebody waits.
     hurry: bool,
+    /// There is more than retained values.
+    soon: bool,
     save: bool,
     ends: bool,
 }
@@ -72,9 +79,11 @@ impl Store for Journal {
     fn commit(&mut self, awaited: bool) {
         let bytes = self.batch.iter().map(weight).sum();
         let waiting = self.shared.waiting_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let soon = self.batch.iter().any(|record| !matches!(record, Record::Retained { .. } | Record::RetainedCleared { .. }));
         self.tell(|inbox, batch, count| {
             inbox.records.append(batch);
             inbox.count = count;
+            inbox.soon |= soon;
             inbox.hurry |= awaited || waiting > BEHIND_BYTES / 8;
         });
     }
@@ -151,15 +160,38 @@ fn note(shared: &Shared, writer: &Writer, error: Option<&std::io::Error>) {
     }
 }
 
+/// How often what can wait is written: once in [`GATHER`], and [`SOON_MAX`] times sooner.
+struct Pace {
+    left: u32,
+    since: Instant,
+}
+
+impl Pace {
+    fn may_write(&mut self, now: Instant) -> bool {
+        let earned = (now.saturating_duration_since(self.since).as_secs() / GATHER.as_secs()) as u32;
+        self.since += GATHER * earned;
+        self.left = self.left.saturating_add(earned).min(SOON_MAX);
+        let may = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        may
+    }
+}
+
 fn work(shared: &Shared, writer: &mut Writer, wake: &dyn Fn()) {
+    let mut pace = Pace { left: SOON_MAX, since: Instant::now() };
     loop {
         let inbox = shared.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting =
             |inbox: &mut Inbox| !(inbox.hurry || inbox.save || inbox.ends) || (shared.failing.load(Ordering::Acquire) && !inbox.ends);
         let (mut inbox, _) =
             shared.bell.wait_timeout_while(inbox, writer.rest().unwrap_or(PATIENCE), waiting).unwrap_or_else(PoisonError::into_inner);
+        let can_wait = !(inbox.hurry || inbox.soon || inbox.save || inbox.ends || inbox.records.is_empty());
+        let is_busy = writer.rest().is_some() || shared.failing.load(Ordering::Acquire);
+        if can_wait && !is_busy && writer.options.level != Level::Snapshot && !pace.may_write(Instant::now()) {
+            continue;
+        }
         let taken = Inbox { records: std::mem::take(&mut inbox.records), ..*inbox };
-        (inbox.hurry, inbox.save) = (false, false);
+        (inbox.hurry, inbox.soon, inbox.save) = (false, false, false);
         drop(inbox);
         let bytes: u64 = taken.records.iter().map(weight).sum();
         let was_failing = shared.failing.load(Ordering::Acquire);
@@ -185,7 +217,8 @@ fn read(path: &Path, options: &Options, state: &mut State, say: &dyn Fn(&Notice)
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
         Err(error) => {
-            say(&Notice::StoreUnreadable { path: path.display().to_string(), reason: error.to_string() });
+            let (reason, aside) = (error.to_string(), told(set_aside(path)));
+            say(&Notice::StoreUnreadable { path: path.display().to_string(), reason, aside });
             return None;
         }
     };
@@ -198,16 +231,20 @@ fn read(path: &Path, options: &Options, state: &mut State, say: &dyn Fn(&Notice)
         Ok(Found::Damaged { at }) => ("is damaged", at),
         Err(_) => ("cannot be read to its end", 0),
     };
-    let aside = set_aside(path);
+    let aside = told(set_aside(path));
     say(&Notice::StoreDamaged {
         path: path.display().to_string(),
         what,
         at,
         sessions: state.sessions.len(),
         retained: state.retained.len(),
-        aside: aside.map_or_else(|error| format!("could not be set aside ({error})"), |path| format!("is now {}", path.display())),
+        aside,
     });
     None
+}
+
+fn told(aside: std::io::Result<PathBuf>) -> String {
+    aside.map_or_else(|error| format!("could not be set aside ({error})"), |path| format!("is now {}", path.display()))
 }
 
 /// Under a dated name; a file that is a mount is copied. Of those from before, the newest stay.
@@ -249,5 +286,20 @@ fn forget_oldest(path: &Path) {
     old.sort_unstable();
     for old in old.iter().rev().skip(DAMAGED_MAX) {
         let _ = std::fs::remove_file(old);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_wait_is_written_soon_until_it_is_a_steady_stream() {
+        let start = Instant::now();
+        let mut pace = Pace { left: SOON_MAX, since: start };
+        let mut written_within = |from: u64, to: u64| (from..to).filter(|secs| pace.may_write(start + Duration::from_secs(*secs))).count();
+        assert_eq!(written_within(0, 20), 20);
+        assert_eq!(written_within(20, 3_620), 120);
+        assert_eq!(written_within(86_400, 86_430), 20, "it was quiet for a day");
     }
 }

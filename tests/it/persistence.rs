@@ -138,6 +138,20 @@ fn a_damaged_store_is_set_aside_and_what_can_be_read_is_recovered() {
 }
 
 #[test]
+fn a_store_that_cannot_be_opened_is_set_aside_and_not_overwritten() {
+    let place = place();
+    place.write("mosquitto.db", "what somebody else may still read");
+    std::fs::set_permissions(store(&place), std::fs::Permissions::from_mode(0o000)).expect("ours");
+    let broker = start(&place, "");
+    broker.wait_for_log("cannot be opened (Permission denied");
+    assert_eq!(publish(&broker, "state", "kept", &["-r"]), 0);
+    let entries = std::fs::read_dir(place.path()).expect("a folder").flatten().map(|entry| entry.path());
+    let aside = entries.into_iter().find(|path| path.to_string_lossy().contains(".damaged-")).expect("it is set aside");
+    std::fs::set_permissions(&aside, std::fs::Permissions::from_mode(0o600)).expect("ours");
+    assert_eq!(std::fs::read_to_string(aside).expect("text"), "what somebody else may still read");
+}
+
+#[test]
 fn of_the_files_that_were_set_aside_the_newest_five_stay() {
     let place = place();
     let old: Vec<String> = (1..=7).map(|day| format!("mosquitto.db.damaged-2025010{day}T000000Z")).collect();
