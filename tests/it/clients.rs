@@ -2,5 +2,6 @@
 
 mod compared;
 mod flows;
+mod mqtt_js;
 mod paho;
 mod tls;

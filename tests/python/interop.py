@@ -1,4 +1,4 @@
-"""paho-mqtt against a broker: `interop.py PORT`. Prints one line a conversation; exits with 1 if any went wrong."""
+"""paho-mqtt against a broker: `interop.py PORT [tcp|websockets] [CAFILE]`. Prints one line a conversation; exits with 1 if any went wrong."""
 
 import queue
 import sys
@@ -12,6 +12,10 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 PORT = int(sys.argv[1])
+TRANSPORT = sys.argv[2] if len(sys.argv) > 2 else "tcp"
+# With one, TLS is spoken, to the name that the tests' certificates are for.
+CAFILE = sys.argv[3] if len(sys.argv) > 3 else None
+HOST = "localhost" if CAFILE else "127.0.0.1"
 PATIENCE = 10
 # Long enough for a message that must not come to have come, on a loaded machine too.
 SILENCE = 0.7
@@ -21,7 +25,7 @@ class Client:
     """A paho client whose callbacks end in queues."""
 
     def __init__(self, client_id="", version=mqtt.MQTTv311, clean=True, will=None, connect=None, username=None):
-        arguments = {"client_id": client_id, "protocol": version}
+        arguments = {"client_id": client_id, "protocol": version, "transport": TRANSPORT}
         if version != mqtt.MQTTv5:
             arguments["clean_session"] = clean
         self.version = version
@@ -33,6 +37,8 @@ class Client:
         self.paho.on_unsubscribe = lambda _c, _u, mid, reasons, properties: self.acks.put((mid, reasons))
         self.paho.on_disconnect = lambda _c, _u, flags, reason, properties: self.closed.put(reason)
         self.paho.reconnect_delay_set(600, 600)
+        if CAFILE:
+            self.paho.tls_set(CAFILE)
         if will:
             self.paho.will_set(**will)
         if username:
@@ -40,7 +46,7 @@ class Client:
         more = {}
         if version == mqtt.MQTTv5:
             more = {"clean_start": clean, "properties": properties(PacketTypes.CONNECT, **(connect or {}))}
-        self.paho.connect("127.0.0.1", PORT, 30, **more)
+        self.paho.connect(HOST, PORT, 30, **more)
         self.paho.loop_start()
         self.flags, self.reason, self.connack = self.connacks.get(timeout=PATIENCE)
 
