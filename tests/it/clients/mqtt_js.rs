@@ -99,7 +99,8 @@ fn answer(socket: &mut TcpStream, results: &Sender<String>) -> Option<()> {
         _ => return socket.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").ok(),
     };
     let body = std::fs::read(file).ok()?;
-    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    let head =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
     socket.write_all(head.as_bytes()).ok()?;
     socket.write_all(&body).ok()
 }
@@ -151,13 +152,14 @@ fn mqtt_js_converses_in_a_page_that_chromium_shows() {
     std::thread::spawn(move || serve(listener, &sender));
     let (broker, [secure, shut]) = broker(&page);
     let plain = broker.port;
-    let address = format!("{page}/page.html?open=ws://127.0.0.1:{plain}/mqtt&open=wss://127.0.0.1:{secure}/&shut=ws://127.0.0.1:{shut}/mqtt");
+    let address =
+        format!("{page}/page.html?open=ws://127.0.0.1:{plain}/mqtt&open=wss://127.0.0.1:{secure}/&shut=ws://127.0.0.1:{shut}/mqtt");
     let browser = Chromium::show(&address);
     let Ok(said) = results.recv_timeout(Duration::from_secs(120)) else {
         panic!("the page says nothing.\nChromium: {}\nthe broker's log:\n{}", browser.log(), broker.log());
     };
     assert!(said.lines().count() > 20 && said.lines().all(|line| line.starts_with("ok")), "{said}\nthe broker's log:\n{}", broker.log());
-    for wanted in ["theSubprotocolIsMqtt", "aWillComesWhenATabIsClosed", "aPageOfAnotherOriginIsRefused"] {
+    for wanted in ["theSubprotocolIsMqtt", "aWillComesWhenAPageIsClosed", "aPageOfAnotherOriginIsRefused"] {
         assert!(said.contains(wanted), "{said}");
     }
 }

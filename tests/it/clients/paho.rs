@@ -40,7 +40,8 @@ fn paho_converses_over_websockets() {
 
 #[test]
 fn paho_converses_over_websockets_within_tls() {
-    let conf = "listener {port} 127.0.0.1\nallow_anonymous true\nprotocol websockets\ncertfile {folder}/server.crt\nkeyfile {folder}/server.key\n";
+    let conf =
+        "listener {port} 127.0.0.1\nallow_anonymous true\nprotocol websockets\ncertfile {folder}/server.crt\nkeyfile {folder}/server.key\n";
     let broker = Broker::start_in(crate::tls::folder().0, conf);
     let authority = broker.folder.path().join("ca.crt").display().to_string();
     converse(&broker, &["websockets", &authority]);
