@@ -1,7 +1,7 @@
 //! All written anew, beside the file or behind its end.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -10,8 +10,10 @@ use super::State;
 use super::frames::{self, Frame, HEADER_BYTES};
 use crate::broker::Place;
 
-/// Bytes of one frame when all is written anew at once: nothing of that file counts before the whole of it does.
-const FRAME_BYTES: usize = 1 << 20;
+/// Bytes of a frame, about: a flipped bit costs what is in one.
+const FRAME_BYTES: usize = 8 << 10;
+/// Bytes that are written or copied at once where nobody waits for less.
+const BUFFER_BYTES: usize = 1 << 20;
 /// What a batch may have to wait for while all is written anew little by little.
 const PIECE_BYTES: usize = 256 << 10;
 
@@ -45,6 +47,7 @@ fn create(path: &Path) -> io::Result<File> {
 
 /// Every record of the state, in frames.
 fn write_all(state: &State, zero: i64, file: &mut File) -> io::Result<()> {
+    let mut file = BufWriter::with_capacity(BUFFER_BYTES, file);
     let mut frame = Frame::new(zero);
     let mut outcome = Ok(());
     state.each_record(|record| {
@@ -55,7 +58,8 @@ fn write_all(state: &State, zero: i64, file: &mut File) -> io::Result<()> {
         }
     });
     outcome?;
-    frame.rest().map_or(Ok(()), |bytes| file.write_all(&bytes))
+    frame.rest().map_or(Ok(()), |bytes| file.write_all(&bytes))?;
+    file.flush()
 }
 
 /// At once.
@@ -96,10 +100,10 @@ pub(super) fn write_in_place(path: &Path, state: &State, zero: i64) -> io::Resul
     let new = file.metadata()?.len() - old;
     if HEADER_BYTES + new <= old {
         file.write_all_at(&frames::header(), 0)?;
-        let mut buffer = vec![0; FRAME_BYTES];
+        let mut buffer = vec![0; BUFFER_BYTES];
         let mut done = 0;
         while done < new {
-            let piece = buffer.get_mut(..FRAME_BYTES.min((new - done) as usize)).unwrap_or_default();
+            let piece = buffer.get_mut(..BUFFER_BYTES.min((new - done) as usize)).unwrap_or_default();
             file.read_exact_at(piece, old + done)?;
             file.write_all_at(piece, HEADER_BYTES + done)?;
             done += piece.len() as u64;
@@ -143,19 +147,14 @@ impl Rewrite {
             return Ok(false);
         }
         let mut frame = Frame::new(zero);
-        let mut full = None;
+        let mut piece = Vec::new();
         state.records_from(&mut self.place, |record| {
-            // A session is given whole.
-            let sealed = frame.add(&record, PIECE_BYTES);
-            let wants_more = sealed.is_none() && full.is_none();
-            if let Some(bytes) = sealed {
-                full.get_or_insert_with(Vec::new).extend_from_slice(&bytes);
-            }
-            wants_more
+            // Those of a session come one and all.
+            piece.extend(frame.add(&record, FRAME_BYTES).into_iter().flatten());
+            piece.len() < PIECE_BYTES
         });
-        for bytes in full.into_iter().chain(frame.rest()) {
-            self.add(&bytes)?;
-        }
+        piece.extend(frame.rest().into_iter().flatten());
+        self.add(&piece)?;
         Ok(false)
     }
 
