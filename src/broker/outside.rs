@@ -5,7 +5,6 @@
 //! no more is out there at a time than the router is sure to keep, and sees to the limits of what a router never forgets: beyond them
 //! this machine routes by itself.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
@@ -14,7 +13,7 @@ use super::Broker;
 use super::interface::{Effect, Outbox, Time};
 use super::message::{Message, Publication};
 use super::subscriptions::Subscriber;
-use crate::mqtt::Qos;
+use crate::mqtt::{ProtocolVersion, Qos};
 
 /// Bytes that may be out there at a time, as [`cost`] counts. Publishers wait beyond; the router keeps more than twice as many for
 /// each filter.
@@ -28,6 +27,9 @@ pub const FILTERS_MAX: usize = 512;
 pub const TOPICS_MAX: usize = 20_000;
 /// Bytes of all those names.
 const NAMES_BYTES_MAX: usize = 4 << 20;
+
+/// Messages to skip that may never come.
+const SKIPS_MAX: usize = 256;
 
 /// What the router is told. Sessions are numbers that are used again after `Leave`; subscriptions and messages have numbers of their
 /// own.
@@ -54,6 +56,8 @@ pub enum RouterOrder {
     /// By a session that has a link, or by the broker itself.
     Publish {
         from: Option<u32>,
+        /// Says who it was, for No Local: sessions come and go while a message is outside.
+        client: u64,
         serial: u64,
         message: Arc<Message>,
     },
@@ -62,12 +66,12 @@ pub enum RouterOrder {
 #[derive(Debug, Clone)]
 pub enum RouterAnswer {
     /// Every message that is handed over from now on comes back for this subscription.
-    Subscribed {
-        number: u32,
-    },
+    Subscribed { number: u32 },
     Message {
         number: u32,
         serial: u64,
+        /// As it was handed over.
+        client: u64,
         message: Arc<Message>,
     },
 }
@@ -102,11 +106,23 @@ impl Names {
 struct Routed {
     session: u32,
     filter: Box<str>,
+    /// Messages before this serial were published before it.
+    begins: u64,
     /// Messages from this serial on are sure to come; `None` until the router has said so.
     since: Option<u64>,
     outstanding: u64,
-    /// Overlapping subscriptions and No Local: messages that this one does not pass on (`None`), or at another QoS, in their order.
-    changes: VecDeque<(u64, Option<Qos>)>,
+    /// Messages that another subscription of the same client brings. Those handed over before the router has confirmed may never come.
+    skips: HashSet<u64>,
+    /// Messages that several of its subscriptions bring, and the first one passes on.
+    copies: HashSet<u64>,
+}
+
+/// One message for one client through several subscriptions.
+#[derive(Debug)]
+struct Copies {
+    left: usize,
+    is_delivered: bool,
+    qos: Qos,
 }
 
 /// What is out there, and what may come back.
@@ -120,6 +136,8 @@ pub(super) struct Ledger {
     routed: HashMap<u32, Routed>,
     /// SUBACKs (by token) that wait for a subscription.
     waiting: HashMap<u32, Vec<u64>>,
+    /// By session and serial.
+    copies: HashMap<(u32, u64), Copies>,
     filters: Names,
     topics: Names,
 }
@@ -132,7 +150,15 @@ impl Ledger {
         }
         self.last_number = self.last_number.checked_add(1)?;
         self.numbers.insert((session, filter.into()), self.last_number);
-        let routed = Routed { session, filter: filter.into(), since: None, outstanding: 0, changes: VecDeque::new() };
+        let routed = Routed {
+            session,
+            filter: filter.into(),
+            begins: self.next_serial,
+            since: None,
+            outstanding: 0,
+            skips: HashSet::new(),
+            copies: HashSet::new(),
+        };
         self.routed.insert(self.last_number, routed);
         Some(self.last_number)
     }
@@ -141,33 +167,81 @@ impl Ledger {
         let number = self.numbers.remove(&(session, Box::from(filter)))?;
         if let Some(routed) = self.routed.remove(&number) {
             self.outstanding = self.outstanding.saturating_sub(routed.outstanding);
+            for serial in routed.copies {
+                self.copy_came(session, serial);
+            }
         }
         Some(number)
     }
 
     /// A message for this subscription is handed over.
-    fn goes_out(&mut self, number: u32, serial: u64, bytes: u64, change: Option<Option<Qos>>) {
-        let Some(routed) = self.routed.get_mut(&number).filter(|routed| routed.since.is_some()) else { return };
-        routed.outstanding += bytes;
-        self.outstanding += bytes;
-        if let Some(change) = change {
-            routed.changes.push_back((serial, change));
+    fn goes_out(&mut self, number: u32, bytes: u64) {
+        // Before the router has said so it may come, or not.
+        if let Some(routed) = self.routed.get_mut(&number).filter(|routed| routed.since.is_some()) {
+            routed.outstanding += bytes;
+            self.outstanding += bytes;
         }
     }
 
-    /// It came back: whose it is, and how it was changed. `None` where nobody waits for it any more.
-    fn comes_back(&mut self, number: u32, serial: u64, bytes: u64) -> Option<(u32, Box<str>, Option<Option<Qos>>)> {
+    /// One message for several subscriptions of one client that is to get it once.
+    fn go_out_once(&mut self, numbers: &[u32], serial: u64, qos: Qos) {
+        let is_sure = |number: &u32| self.routed.get(number).is_some_and(|routed| routed.since.is_some());
+        let (sure, unsure): (Vec<u32>, Vec<u32>) = numbers.iter().copied().partition(is_sure);
+        // Where none is sure, one of them may bring it.
+        self.skip(unsure.get(usize::from(sure.is_empty())..).unwrap_or_default(), serial);
+        let Some(session) = sure.first().and_then(|number| self.routed.get(number)).map(|routed| routed.session) else { return };
+        self.copies.insert((session, serial), Copies { left: sure.len(), is_delivered: false, qos });
+        for number in sure {
+            if let Some(routed) = self.routed.get_mut(&number) {
+                routed.copies.insert(serial);
+            }
+        }
+    }
+
+    fn skip(&mut self, numbers: &[u32], serial: u64) {
+        for number in numbers {
+            if let Some(routed) = self.routed.get_mut(number) {
+                routed.skips.insert(serial);
+            }
+        }
+    }
+
+    /// True for the first one.
+    fn copy_came(&mut self, session: u32, serial: u64) -> Option<Qos> {
+        let copies = self.copies.get_mut(&(session, serial))?;
+        copies.left = copies.left.saturating_sub(1);
+        let (is_last, qos) = (copies.left == 0, copies.qos);
+        let was_delivered = copies.is_delivered;
+        if is_last {
+            self.copies.remove(&(session, serial));
+        }
+        (!was_delivered).then_some(qos)
+    }
+
+    /// It came back: whose it is, and the QoS where it is another than the subscription's. `None` where nobody waits for it (any more).
+    fn comes_back(&mut self, number: u32, serial: u64, bytes: u64) -> Option<(u32, Box<str>, Option<Qos>)> {
         let routed = self.routed.get_mut(&number)?;
+        if serial < routed.begins {
+            return None;
+        }
         if routed.since.is_some_and(|since| serial >= since) {
             routed.outstanding = routed.outstanding.saturating_sub(bytes);
             self.outstanding = self.outstanding.saturating_sub(bytes);
         }
-        while routed.changes.front().is_some_and(|(earlier, _)| *earlier < serial) {
-            routed.changes.pop_front();
+        let is_skipped = routed.skips.remove(&serial);
+        if routed.outstanding == 0 && routed.skips.len() > SKIPS_MAX {
+            routed.skips.clear();
         }
-        let is_changed = routed.changes.front().is_some_and(|(changed, _)| *changed == serial);
-        let change = if is_changed { routed.changes.pop_front().map(|(_, change)| change) } else { None };
-        Some((routed.session, routed.filter.clone(), change))
+        let is_copy = routed.copies.remove(&serial);
+        let (session, filter) = (routed.session, routed.filter.clone());
+        if is_skipped {
+            return None;
+        }
+        let qos = if is_copy { Some(self.copy_came(session, serial)?) } else { None };
+        if let Some(copies) = self.copies.get_mut(&(session, serial)) {
+            copies.is_delivered = true;
+        }
+        Some((session, filter, qos))
     }
 }
 
@@ -247,28 +321,47 @@ impl Broker {
         from: Option<u32>,
         out: &mut Outbox,
     ) {
-        let routed: Vec<(u32, Qos)> = matched.iter().filter(|to| to.routed != 0).map(|to| (to.routed, to.options.qos)).collect();
         let admitted = |ledger: &mut Ledger| ledger.topics.admit(publication.topic, TOPICS_MAX);
-        if routed.is_empty() || !self.outside.as_mut().is_some_and(admitted) {
+        if !matched.iter().any(|to| to.routed != 0) || !self.outside.as_mut().is_some_and(admitted) {
             return;
         }
-        self.merge_for_v3(matched);
+        matched.sort_by_key(|to| to.session);
+        let client = from.map_or(0, |session| self.client_hash(session));
         let Some(ledger) = &mut self.outside else { return };
         let serial = ledger.next_serial;
         ledger.next_serial += 1;
         let message = publication.keep();
         let bytes = cost(&message);
-        for (number, qos) in routed {
-            let change = match matched.iter().find(|to| to.routed == number) {
-                None => Some(None),
-                Some(to) if to.options.no_local && from == Some(to.session) => Some(None), // [MQTT-3.8.3-3]
-                Some(to) => (to.options.qos != qos).then_some(Some(to.options.qos)),
-            };
-            ledger.goes_out(number, serial, bytes, change);
+        let merges = !self.settings.conf.allow_duplicate_messages;
+        let is_v3 = |session| self.sessions.get(session).is_some_and(|session| session.version != ProtocolVersion::V5);
+        for same in matched.chunk_by_mut(|a, b| a.session == b.session) {
+            let numbers: Vec<u32> = same.iter().map(|to| to.routed).filter(|number| *number != 0).collect();
+            for number in &numbers {
+                ledger.goes_out(*number, bytes);
+            }
+            if let [first, _, ..] = same
+                && merges
+                && is_v3(first.session)
+            {
+                let qos = same.iter().map(|to| to.options.qos).max().unwrap_or_default();
+                if let Some(here) = same.iter_mut().find(|to| to.routed == 0) {
+                    here.options.qos = qos;
+                    ledger.skip(&numbers, serial);
+                } else {
+                    ledger.go_out_once(&numbers, serial, qos);
+                }
+            }
         }
         matched.retain(|to| to.routed == 0);
         let from = from.filter(|session| ledger.linked.contains(session));
-        out.effects.push(Effect::Route(RouterOrder::Publish { from, serial, message }));
+        out.effects.push(Effect::Route(RouterOrder::Publish { from, client, serial, message }));
+    }
+
+    /// FNV-1a of a session's Client Identifier; 0 is nobody.
+    fn client_hash(&self, session: u32) -> u64 {
+        let Some(session) = self.sessions.get(session) else { return 0 };
+        let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        session.identity.client_id.bytes().fold(0xcbf2_9ce4_8422_2325, step).max(1)
     }
 
     pub(super) fn hear_router(&mut self, answer: RouterAnswer, now: Time, out: &mut Outbox) {
@@ -283,15 +376,18 @@ impl Broker {
                     self.interest_known(token, now, out);
                 }
             }
-            RouterAnswer::Message { number, serial, message } => {
+            RouterAnswer::Message { number, serial, client, message } => {
                 let Some(ledger) = &mut self.outside else { return };
-                let Some((session, filter, change)) = ledger.comes_back(number, serial, cost(&message)) else { return };
-                if change == Some(None) || message.is_expired(now) {
+                let Some((session, filter, qos)) = ledger.comes_back(number, serial, cost(&message)) else { return };
+                if message.is_expired(now) {
                     return;
                 }
                 let Some(held) = self.sessions.get(session).and_then(|session| session.subscriptions.get(&filter)).copied() else { return };
+                if held.options.no_local && client != 0 && client == self.client_hash(session) {
+                    return; // [MQTT-3.8.3-3]
+                }
                 let mut options = held.options;
-                options.qos = change.flatten().unwrap_or(options.qos);
+                options.qos = qos.unwrap_or(options.qos);
                 let to = Subscriber { session, options, identifier: held.identifier, routed: number };
                 self.deliver(&mut Publication::of(&message), to, None, now, out);
             }
@@ -332,21 +428,37 @@ mod tests {
     fn what_comes_back_is_no_longer_outstanding_and_what_nobody_waits_for_neither() {
         let mut ledger = ledger(1);
         let number = ledger.enter(0, "a").expect("a number");
-        ledger.goes_out(number, 0, 10, None);
+        ledger.goes_out(number, 10);
         assert_eq!(ledger.outstanding, 0, "the router may not know the subscription yet");
         ledger.routed.get_mut(&number).expect("it is there").since = Some(1);
-        ledger.goes_out(number, 1, 10, None);
-        ledger.goes_out(number, 2, 20, Some(None));
-        ledger.goes_out(number, 3, 30, Some(Some(Qos::AtMostOnce)));
+        for bytes in [10, 20, 30] {
+            ledger.goes_out(number, bytes);
+        }
+        ledger.skip(&[number], 2);
         assert_eq!(ledger.outstanding, 60);
-        let change = |came: Option<(u32, Box<str>, Option<Option<Qos>>)>| came.expect("somebody waits").2;
-        assert_eq!(change(ledger.comes_back(number, 0, 10)), None, "one that was not counted");
-        assert_eq!(ledger.outstanding, 60);
-        assert_eq!(change(ledger.comes_back(number, 1, 10)), None);
-        assert_eq!(change(ledger.comes_back(number, 2, 20)), Some(None));
+        assert!(ledger.comes_back(number, 0, 10).is_some());
+        assert_eq!(ledger.outstanding, 60, "one that was not counted");
+        assert!(ledger.comes_back(number, 1, 10).is_some());
+        assert!(ledger.comes_back(number, 2, 20).is_none(), "skipped");
         assert_eq!(ledger.outstanding, 30);
         assert_eq!(ledger.remove(0, "a"), Some(number));
         assert_eq!(ledger.outstanding, 0);
         assert!(ledger.comes_back(number, 3, 30).is_none());
+    }
+
+    #[test]
+    fn of_several_copies_the_first_is_passed_on_even_if_its_subscription_was_not_the_first() {
+        let mut ledger = ledger(1);
+        let numbers: Vec<u32> = ["a", "+", "#"].iter().map(|filter| ledger.enter(0, filter).expect("a number")).collect();
+        for number in &numbers[..2] {
+            ledger.routed.get_mut(number).expect("it is there").since = Some(0);
+        }
+        ledger.go_out_once(&numbers, 7, Qos::AtLeastOnce);
+        ledger.go_out_once(&numbers, 8, Qos::ExactlyOnce);
+        assert_eq!(ledger.remove(0, "a"), Some(numbers[0]));
+        assert!(ledger.comes_back(numbers[2], 7, 1).is_none(), "one that might never have come");
+        assert_eq!(ledger.comes_back(numbers[1], 7, 1), Some((0, "+".into(), Some(Qos::AtLeastOnce))));
+        assert_eq!(ledger.comes_back(numbers[1], 8, 1), Some((0, "+".into(), Some(Qos::ExactlyOnce))));
+        assert!(ledger.copies.is_empty() && ledger.routed.values().all(|routed| routed.copies.is_empty()));
     }
 }

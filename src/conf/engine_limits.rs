@@ -38,7 +38,7 @@ pub const LIMITS: &[Limit] = &[
     },
     Limit {
         of: "order",
-        what: "messages keep their order within a subscription; between two subscriptions of one client they may change places, \
+        what: "messages keep their order within a subscription; between two subscriptions of one client, of which one may be shared, they may change places, \
                and SUBACK may come after the answers to later packets",
         loses: false,
         applies: |_| true,

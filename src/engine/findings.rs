@@ -205,7 +205,7 @@ pub const FINDINGS: &[Finding] = &[
     guarded("`a/#/b` is granted", "-", "the same", "02-subscribe/invalid-filters-v311"),
     guarded("a second CONNECT is ignored", "-", "the same", "01-connect/second-connect"),
     guarded("a client that is taken over is not told (0x8E)", "-", "the same", "01-connect/take-over-v5"),
-    guarded("No Local is ignored", "router/routing.rs", "the ledger leaves the message out", "02-subscribe/no-local"),
+    guarded("No Local is ignored", "router/routing.rs", "the publisher travels in front of the payload", "02-subscribe/no-local"),
     guarded(
         "Retain As Published is ignored",
         "router/routing.rs",

@@ -48,6 +48,8 @@ pub(super) struct Link {
     pub(super) name: u32,
     tx: Option<LinkTx>,
     phase: Phase,
+    /// The link of the session before, which may have something to say first: often it is the same client's.
+    pub(super) after: Option<LinkId>,
     pub(super) pending: VecDeque<Order>,
     /// Subscriptions of the batch under way.
     subscribing: Vec<u32>,
@@ -64,6 +66,7 @@ impl Link {
             name,
             tx: None,
             phase: Phase::Serving,
+            after: None,
             pending: VecDeque::new(),
             subscribing: Vec::new(),
             is_under_way: false,
@@ -96,7 +99,7 @@ impl Link {
 
     /// Hands over the next batch, if there is one and its time has come.
     pub(super) fn pump(&mut self) {
-        if self.tx.is_none() || self.is_under_way || self.is_untold || self.phase == Phase::Left {
+        if self.tx.is_none() || self.after.is_some() || self.is_under_way || self.is_untold || self.phase == Phase::Left {
             return;
         }
         if self.pending.is_empty() {

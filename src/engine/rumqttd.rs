@@ -39,6 +39,8 @@ pub struct Joined {
 pub struct Router {
     links: BTreeMap<LinkId, Link>,
     by_session: BTreeMap<u32, LinkId>,
+    /// The last link that began to leave.
+    leaving: BTreeMap<u32, LinkId>,
     next_link: u64,
     /// Names of links that have left; the router remembers each name for ever.
     names: Vec<u32>,
@@ -72,6 +74,7 @@ impl Router {
         let mut router = Self {
             links: BTreeMap::new(),
             by_session: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             next_link: 0,
             names: Vec::new(),
             next_name: 0,
@@ -120,17 +123,24 @@ impl Router {
             RouterOrder::Join { session } => {
                 let id = self.make_link();
                 self.by_session.insert(session, id);
+                if let Some(link) = self.links.get_mut(&id) {
+                    link.after = self.leaving.get(&session).copied();
+                }
             }
             RouterOrder::Leave { session } => {
-                if let Some(link) = self.by_session.remove(&session).and_then(|id| self.links.get_mut(&id)) {
+                let Some(id) = self.by_session.remove(&session) else { return };
+                if let Some(link) = self.links.get_mut(&id) {
                     link.leave();
+                    self.leaving.insert(session, id);
                 }
             }
             RouterOrder::Subscribe { session, number, filter } => {
                 self.give(Some(session), Order::Subscribe(translate::subscribe(&filter, number), number));
             }
             RouterOrder::Unsubscribe { session, filter, .. } => self.give(Some(session), Order::Packet(translate::unsubscribe(&filter))),
-            RouterOrder::Publish { from, serial, message } => self.give(from, Order::Packet(translate::publish(&message, serial))),
+            RouterOrder::Publish { from, client, serial, message } => {
+                self.give(from, Order::Packet(translate::publish(&message, serial, client)));
+            }
         }
     }
 
@@ -174,16 +184,16 @@ impl Router {
     }
 
     fn came_back(&mut self, publish: &Publish, properties: Option<PublishProperties>) -> Option<RouterAnswer> {
-        let (number, serial) = translate::came_back(publish, properties.as_ref())?;
+        let (number, serial, client) = translate::came_back(publish, properties.as_ref())?;
         let slot = self.recent.get_mut(serial as usize % RECENT)?;
         if let Some((known, message)) = slot
             && *known == serial
         {
-            return Some(RouterAnswer::Message { number, serial, message: Arc::clone(message) });
+            return Some(RouterAnswer::Message { number, serial, client, message: Arc::clone(message) });
         }
         let message = Arc::new(translate::message(publish, properties)?);
         *slot = (message.payload.len() <= RECENT_BYTES_MAX).then(|| (serial, Arc::clone(&message)));
-        Some(RouterAnswer::Message { number, serial, message })
+        Some(RouterAnswer::Message { number, serial, client, message })
     }
 
     /// The router closed a link. False when it should not have: it is gone, then.
@@ -194,6 +204,11 @@ impl Router {
         }
         self.heard += 1;
         self.names.push(link.name);
+        self.leaving.retain(|_, leaving| *leaving != id);
+        for next in self.links.values_mut().filter(|next| next.after == Some(id)) {
+            next.after = None;
+            next.pump();
+        }
         self.make_waiting();
         true
     }
@@ -314,12 +329,12 @@ mod tests {
         assert!(rig.hear_until(|rig| rig.answers.len() == 2), "both are subscribed");
         rig.answers.clear();
         for serial in 0..1000 {
-            rig.router.order(RouterOrder::Publish { from: Some(0), serial, message: message(&serial.to_string()) });
+            rig.router.order(RouterOrder::Publish { from: Some(0), client: 1, serial, message: message(&serial.to_string()) });
         }
         assert!(rig.hear_until(|rig| rig.answers.len() == 2000));
         for wanted in 1..=2 {
             let came = rig.answers.iter().filter_map(|answer| match answer {
-                RouterAnswer::Message { number, serial, message } if *number == wanted => Some((*serial, message.payload.clone())),
+                RouterAnswer::Message { number, serial, message, .. } if *number == wanted => Some((*serial, message.payload.clone())),
                 _ => None,
             });
             let expected = (0..1000_u64).map(|serial| (serial, Box::from(serial.to_string().as_bytes())));
@@ -333,7 +348,7 @@ mod tests {
         for round in 0..20 {
             rig.router.order(RouterOrder::Join { session: 7 });
             rig.join();
-            rig.router.order(RouterOrder::Publish { from: Some(7), serial: round, message: message("a goodbye") });
+            rig.router.order(RouterOrder::Publish { from: Some(7), client: 1, serial: round, message: message("a goodbye") });
             rig.router.order(RouterOrder::Leave { session: 7 });
             assert!(rig.hear_until(|rig| rig.router.links.len() == 1), "it left");
         }
@@ -362,7 +377,7 @@ mod tests {
     #[test]
     fn what_a_message_counts_for_is_no_less_than_the_router_thinks() {
         let message = message("21.5");
-        let Packet::Publish(publish, _) = translate::publish(&message, 1) else { panic!("a PUBLISH") };
+        let Packet::Publish(publish, _) = translate::publish(&message, 1, 0) else { panic!("a PUBLISH") };
         let thinks = 4 + publish.topic.len() + publish.payload.len();
         assert!(thinks as u64 <= message.topic.len() as u64 + message.payload.len() as u64 + MESSAGE_BYTES);
     }

@@ -1,7 +1,7 @@
 //! darner's messages ↔ rumqttd's, without its codec.
 //!
-//! Every topic and filter goes below `t/`, so that the first character is ASCII and none begins with `$`. QoS, RETAIN, serial and expiry
-//! stand in front of the payload, because the router has ideas of its own about each of them.
+//! Every topic and filter goes below `t/`, so that the first character is ASCII and none begins with `$`. Serial, publisher, expiry, QoS and
+//! RETAIN stand in front of the payload, because the router has ideas of its own about each of them.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use rumqttd::protocol::{self, Packet, PublishProperties, QoS, RetainForwardRule, SubscribeProperties};
@@ -11,16 +11,17 @@ use crate::broker::message::Message;
 use crate::mqtt::{Properties, Property, Qos};
 
 const BELOW: &str = "t/";
-const HEAD_BYTES: usize = 17;
+const HEAD_BYTES: usize = 25;
 const NEVER: u64 = u64::MAX;
 
 fn below(name: &str) -> String {
     format!("{BELOW}{name}")
 }
 
-pub(super) fn publish(message: &Message, serial: u64) -> Packet {
+pub(super) fn publish(message: &Message, serial: u64, client: u64) -> Packet {
     let mut payload = BytesMut::with_capacity(HEAD_BYTES + message.payload.len());
     payload.put_u64(serial);
+    payload.put_u64(client);
     payload.put_u64(message.expires_at.map_or(NEVER, |at| at.0));
     payload.put_u8(message.qos as u8 | u8::from(message.retain) << 2);
     payload.extend_from_slice(&message.payload);
@@ -60,18 +61,19 @@ pub(super) fn unsubscribe(filter: &str) -> Packet {
     Packet::Unsubscribe(protocol::Unsubscribe { pkid: 1, filters: vec![below(filter)] }, None)
 }
 
-/// Subscriptions and serial of a message that came back.
-pub(super) fn came_back(publish: &protocol::Publish, properties: Option<&PublishProperties>) -> Option<(u32, u64)> {
+/// Subscription, serial and publisher of a message that came back.
+pub(super) fn came_back(publish: &protocol::Publish, properties: Option<&PublishProperties>) -> Option<(u32, u64, u64)> {
     let number = *properties?.subscription_identifiers.first()?;
     let serial = publish.payload.first_chunk::<8>()?;
-    Some((u32::try_from(number).ok()?, u64::from_be_bytes(*serial)))
+    let client = u64::from_be_bytes(*publish.payload.get(8..)?.first_chunk::<8>()?);
+    Some((u32::try_from(number).ok()?, u64::from_be_bytes(*serial), client))
 }
 
 /// `None` where it is none of ours.
 pub(super) fn message(publish: &protocol::Publish, properties: Option<PublishProperties>) -> Option<Message> {
     let (head, payload) = publish.payload.split_at_checked(HEAD_BYTES)?;
-    let expires_at = u64::from_be_bytes(*head.get(8..)?.first_chunk::<8>()?);
-    let flags = *head.get(16)?;
+    let expires_at = u64::from_be_bytes(*head.get(16..)?.first_chunk::<8>()?);
+    let flags = *head.get(24)?;
     let qos = match flags & 3 {
         0 => Qos::AtMostOnce,
         1 => Qos::AtLeastOnce,
@@ -120,13 +122,13 @@ mod tests {
             expires_at: Some(Time(77)),
             publisher: None,
         };
-        let Packet::Publish(publish, properties) = publish(&message_out, 9) else { panic!("a PUBLISH") };
+        let Packet::Publish(publish, properties) = publish(&message_out, 9, 3) else { panic!("a PUBLISH") };
         assert!(publish.topic.is_ascii() || publish.topic.first().is_some_and(u8::is_ascii), "the router cuts after the first byte");
         assert!(!publish.retain, "the router retains nothing");
         let mut properties = properties.unwrap_or_default();
         assert_eq!(properties.message_expiry_interval, None, "nothing that was handed over may vanish in the router");
         properties.subscription_identifiers.push(5);
-        assert_eq!(came_back(&publish, Some(&properties)), Some((5, 9)));
+        assert_eq!(came_back(&publish, Some(&properties)), Some((5, 9, 3)));
         assert_eq!(message(&publish, Some(properties)), Some(message_out));
     }
 
@@ -141,7 +143,7 @@ mod tests {
             expires_at: None,
             publisher: None,
         };
-        let Packet::Publish(publish, properties) = publish(&empty, 1) else { panic!("a PUBLISH") };
+        let Packet::Publish(publish, properties) = publish(&empty, 1, 0) else { panic!("a PUBLISH") };
         assert!(properties.is_none() && !publish.payload.is_empty() && !publish.topic.starts_with(b"$"));
         assert_eq!(message(&publish, None), Some(empty));
     }

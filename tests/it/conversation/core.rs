@@ -53,10 +53,10 @@ impl Router {
                 let at = self.subscriptions.iter().position(|known| *known == (*session, *number, filter.clone()));
                 self.subscriptions.remove(at.expect("a subscription that was ordered"));
             }
-            RouterOrder::Publish { from, serial, message } => {
+            RouterOrder::Publish { from, client, serial, message } => {
                 assert!(from.is_none_or(|session| self.joined.contains(&session)), "{from:?} has not joined");
                 let matching = self.subscriptions.iter().filter(|(.., filter)| topic_filter::matches(filter, &message.topic));
-                let answer = |number| RouterAnswer::Message { number, serial: *serial, message: Arc::clone(message) };
+                let answer = |number| RouterAnswer::Message { number, serial: *serial, client: *client, message: Arc::clone(message) };
                 return matching.map(|(_, number, _)| answer(*number)).collect();
             }
         }

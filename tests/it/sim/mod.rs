@@ -8,6 +8,7 @@ mod fault;
 mod judge;
 mod ledger;
 mod profile;
+mod router;
 mod run;
 mod sessions;
 mod world;
@@ -18,14 +19,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use fault::Fault;
 use run::Run;
 
+use crate::support::process::Engine;
+
 /// What went wrong with a seed.
 struct Failure {
     seed: u64,
     what: String,
 }
 
-fn play(seed: u64, fault: Option<Fault>, traced: bool) -> Result<(), (String, Vec<String>)> {
-    let mut run = Run::new(seed, fault, traced);
+fn play(seed: u64, engine: Engine, fault: Option<Fault>, traced: bool) -> Result<(), (String, Vec<String>)> {
+    let mut run = Run::new(seed, engine, fault, traced);
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| run.play()));
     let what = match outcome {
         Ok(None) => return Ok(()),
@@ -39,7 +42,7 @@ fn play(seed: u64, fault: Option<Fault>, traced: bool) -> Result<(), (String, Ve
 }
 
 /// Plays seeds on two threads; the failure with the smallest seed.
-fn play_all(seeds: std::ops::Range<u64>) -> Option<Failure> {
+fn play_all(engine: Engine, seeds: std::ops::Range<u64>) -> Option<Failure> {
     let next = AtomicU64::new(seeds.start);
     let worker = || {
         loop {
@@ -47,7 +50,7 @@ fn play_all(seeds: std::ops::Range<u64>) -> Option<Failure> {
             if seed >= seeds.end {
                 return None;
             }
-            if let Err((what, _)) = play(seed, None, false) {
+            if let Err((what, _)) = play(seed, engine, None, false) {
                 return Some(Failure { seed, what });
             }
         }
@@ -58,23 +61,32 @@ fn play_all(seeds: std::ops::Range<u64>) -> Option<Failure> {
     })
 }
 
-#[test]
-fn seeds() {
+fn play_seeds(engine: Engine, seeds: std::ops::Range<u64>) {
     if let Some(seed) = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()) {
-        if let Err((what, trace)) = play(seed, None, true) {
+        if let Err((what, trace)) = play(seed, engine, None, true) {
             panic!("{}\nseed {seed}: {what}", trace.join("\n"));
         }
         return;
     }
-    if let Some(Failure { seed, what }) = play_all(0..1_000) {
+    if let Some(Failure { seed, what }) = play_all(engine, seeds) {
         panic!("seed {seed}: {what}\nreplay: SEED={seed} cargo test --test it sim::seeds -- --nocapture");
     }
 }
 
 #[test]
+fn seeds() {
+    play_seeds(Engine::Core, 0..1_000);
+}
+
+#[test]
+fn seeds_with_a_router_outside() {
+    play_seeds(Engine::Rumqttd, 0..500);
+}
+
+#[test]
 fn each_broken_variant_is_caught() {
     let missed: Vec<Fault> =
-        fault::ALL.into_iter().filter(|fault| (0..3_000).all(|seed| play(seed, Some(*fault), false).is_ok())).collect();
+        fault::ALL.into_iter().filter(|fault| (0..3_000).all(|seed| play(seed, Engine::Core, Some(*fault), false).is_ok())).collect();
     assert!(missed.is_empty(), "not noticed in 3,000 seeds: {missed:?}");
 }
 
@@ -82,7 +94,7 @@ fn each_broken_variant_is_caught() {
 fn a_seed_plays_the_same_again() {
     for seed in 0..20 {
         let traces = [0, 1].map(|_| {
-            let mut run = Run::new(seed, None, true);
+            let mut run = Run::new(seed, Engine::Core, None, true);
             run.play();
             run.trace
         });
@@ -95,7 +107,7 @@ fn a_seed_plays_the_same_again() {
 fn soak() {
     let first = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1_000_000);
     for start in (first..u64::MAX).step_by(1_000) {
-        if let Some(Failure { seed, what }) = play_all(start..start + 1_000) {
+        if let Some(Failure { seed, what }) = play_all(Engine::Core, start..start + 1_000) {
             panic!("seed {seed}: {what}\nreplay: SEED={seed} cargo test --test it sim::seeds -- --nocapture");
         }
         println!("seeds {start} to {} keep all promises", start + 999);

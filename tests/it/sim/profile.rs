@@ -7,11 +7,13 @@ use darner::broker::{SecurityTables, Settings};
 use darner::conf::files::Generation;
 use darner::conf::{CommandLine, Conf};
 
+use crate::support::process::Engine;
 use crate::support::random::Random;
 
 /// Weights and switches of a run.
 #[derive(Debug, Clone)]
 pub struct Profile {
+    pub engine: Engine,
     pub shards: u16,
     pub clients: usize,
     pub steps: usize,
@@ -37,6 +39,7 @@ impl Profile {
     pub fn draw(random: &mut Random) -> Self {
         let crashes = random.one_in(2);
         Self {
+            engine: Engine::Core,
             shards: if crashes { 1 } else { *random.pick(&[1, 1, 2, 3]) },
             clients: 2 + random.below(5),
             steps: 300 + random.below(900),
@@ -55,6 +58,14 @@ impl Profile {
         }
     }
 
+    /// What a router outside still has is lost by a crash, there is one shard for it, and what goes through a share overtakes it.
+    pub fn with(self, engine: Engine) -> Self {
+        match engine {
+            Engine::Core => self,
+            Engine::Rumqttd => Self { engine, shards: 1, crash_every: None, shares: false, ..self },
+        }
+    }
+
     pub fn settings(&self) -> Settings {
         let conf = format!(
             "listener 1883\nallow_anonymous true\npersistence true\nsys_interval 0\nmax_queued_messages 0\nmax_inflight_messages {}\n",
@@ -62,6 +73,7 @@ impl Profile {
         );
         let mut files = Generation::default();
         files.insert("/mosquitto.conf".into(), conf.into_bytes());
+        files.insert("/darner.toml".into(), self.engine.toml().into());
         let conf = Conf::load(&files, Some(Path::new("/mosquitto.conf")), &CommandLine::default(), &[]).expect("a configuration");
         let security = conf.security.iter().map(|_| SecurityTables::default()).collect();
         Settings { conf: Arc::new(conf), security }

@@ -10,6 +10,7 @@ use super::ledger::{Fate, Ledger, Number, Published, matches};
 use super::profile::Profile;
 use super::sessions::{NEVER, Present, Sessions};
 use super::world::World;
+use crate::support::process::Engine;
 use crate::support::random::Random;
 
 pub struct Run {
@@ -29,6 +30,8 @@ pub struct Run {
 
 /// Filters that clients subscribe to, besides the retained topics.
 const FILTERS: [&str; 6] = ["t/#", "t/+", "t/0", "t/1", "r/#", "w/#"];
+/// Those that do not overlap: messages of one topic keep their order within a subscription only, where a router carries them.
+const APART: [&str; 5] = ["t/0", "t/1", "t/2", "r/#", "w/#"];
 const SHARES: [&str; 2] = ["$share/g/t/#", "$share/h/t/1"];
 const TOPICS: [&str; 3] = ["t/0", "t/1", "t/2"];
 /// A client has at most so many messages under way, which is less than the broker's Receive Maximum where it has one.
@@ -37,9 +40,9 @@ const FLIGHTS_MAX: usize = 8;
 const CALM_MS: u64 = 30_000;
 
 impl Run {
-    pub fn new(seed: u64, fault: Option<Fault>, traced: bool) -> Self {
+    pub fn new(seed: u64, engine: Engine, fault: Option<Fault>, traced: bool) -> Self {
         let mut random = Random::new(seed);
-        let profile = Profile::draw(&mut random);
+        let profile = Profile::draw(&mut random).with(engine);
         let mut world = World::new(profile.settings(), profile.shards, profile.congests);
         world.fault = fault;
         world.notes = traced.then(Vec::new);
@@ -294,7 +297,11 @@ impl Run {
 
     fn filter(&mut self) -> (String, u8) {
         let shared = self.profile.shares && self.random.one_in(3);
-        let list: &[&str] = if shared { &SHARES } else { &FILTERS };
+        let list: &[&str] = match (shared, self.profile.engine) {
+            (true, _) => &SHARES,
+            (false, Engine::Core) => &FILTERS,
+            (false, Engine::Rumqttd) => &APART,
+        };
         let at = self.random.below(list.len());
         (list[at].to_owned(), at as u8)
     }
@@ -399,6 +406,10 @@ impl Run {
 
     /// Nothing moves any more: who has what he was promised?
     fn settle_accounts(&mut self) {
+        let outstanding: u64 = self.world.shards.iter().map(|shard| shard.broker.router_outstanding()).sum();
+        if outstanding > 0 {
+            self.ledger.blame(format!("{outstanding} bytes never came back, and publishers would wait for them"));
+        }
         for client in 0..self.clients.len() {
             for number in 0..self.ledger.messages.len() {
                 if let Some(filter) = self.is_owed(client, number) {

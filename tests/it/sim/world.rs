@@ -9,6 +9,7 @@ use darner::mqtt::{Packet, Property, ProtocolVersion, Publish};
 use super::disk::Disk;
 use super::fault::Fault;
 use super::ledger::Number;
+use super::router::Router;
 use crate::support::random::Random;
 
 /// More than this on the way to a client, and the driver calls it congested.
@@ -79,6 +80,8 @@ pub struct World {
     pub settings: Settings,
     pub shards: Vec<Shard>,
     pub mailboxes: BTreeMap<(u16, u16), VecDeque<ShardMessage>>,
+    /// Where the machine has one.
+    router: Router,
     pub links: BTreeMap<u32, Link>,
     next_link: u32,
     /// With the time at which it was seen, in ms.
@@ -99,6 +102,7 @@ impl World {
             booted: 1_000,
             shards: Vec::new(),
             mailboxes: BTreeMap::new(),
+            router: Router::default(),
             links: BTreeMap::new(),
             next_link: 0,
             seen: Vec::new(),
@@ -243,7 +247,7 @@ impl World {
                 }
             }
             Effect::ToShard { to, message } => self.mailboxes.entry((shard as u16, to.0)).or_default().push_back(message),
-            Effect::Route(_) => panic!("there is no router outside"),
+            Effect::Route(order) => self.router.order(order),
             Effect::Note(notice) => {
                 if let Some(notes) = &mut self.notes {
                     notes.push(format!("{notice:?}"));
@@ -396,7 +400,7 @@ impl World {
     pub fn mail(&mut self, random: &mut Random) -> bool {
         let full: Vec<(u16, u16)> = self.mailboxes.iter().filter(|(_, mailbox)| !mailbox.is_empty()).map(|(pair, _)| *pair).collect();
         if full.is_empty() {
-            return false;
+            return self.routes(random);
         }
         let (from, to) = *random.pick(&full);
         let Some(mailbox) = self.mailboxes.get_mut(&(from, to)) else { return false };
@@ -404,6 +408,15 @@ impl World {
         let is_lost = self.fault == Some(Fault::MailboxLossy) && random.one_in(10);
         if let Some(message) = message.filter(|_| !is_lost) {
             self.input(usize::from(to), Input::FromShard { from: ShardId(from), message });
+        }
+        true
+    }
+
+    /// The router outside does one thing.
+    fn routes(&mut self, random: &mut Random) -> bool {
+        let Some(said) = self.router.turn(random) else { return false };
+        if let Some(answer) = said {
+            self.input(0, Input::FromRouter { answer });
         }
         true
     }

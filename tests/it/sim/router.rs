@@ -1,0 +1,78 @@
+//! A router outside of the machine, as slow and as out of step with itself as rumqttd's may be: every session is heard in its own time,
+//! after those that had its number before, and so is every subscription.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use darner::broker::{RouterAnswer, RouterOrder};
+use darner::mqtt::topic_filter;
+
+use crate::support::random::Random;
+
+/// The broker's own.
+const OWN: u32 = u32::MAX;
+
+#[derive(Default)]
+pub struct Router {
+    joined: BTreeSet<u32>,
+    /// What each session has said and the router has not heard.
+    said: BTreeMap<u32, VecDeque<RouterOrder>>,
+    /// By number.
+    subscriptions: BTreeMap<u32, Box<str>>,
+    /// What each subscription is sent, by number; confirmations have a queue of their own, with the number 0.
+    answers: BTreeMap<u32, VecDeque<RouterAnswer>>,
+}
+
+impl Router {
+    pub fn order(&mut self, order: RouterOrder) {
+        let session = match &order {
+            RouterOrder::Join { session } => {
+                assert!(self.joined.insert(*session), "{session} joins twice");
+                return;
+            }
+            RouterOrder::Leave { session } => {
+                assert!(self.joined.remove(session), "{session} leaves twice");
+                return;
+            }
+            RouterOrder::Subscribe { session, .. } | RouterOrder::Unsubscribe { session, .. } => Some(*session),
+            RouterOrder::Publish { from, .. } => *from,
+        };
+        assert!(session.is_none_or(|session| self.joined.contains(&session)), "a session that has joined");
+        self.said.entry(session.unwrap_or(OWN)).or_default().push_back(order);
+    }
+
+    fn hear(&mut self, order: RouterOrder) {
+        match order {
+            RouterOrder::Join { .. } | RouterOrder::Leave { .. } => {}
+            RouterOrder::Subscribe { number, filter, .. } => {
+                self.subscriptions.insert(number, filter);
+                self.answers.entry(0).or_default().push_back(RouterAnswer::Subscribed { number });
+            }
+            RouterOrder::Unsubscribe { number, .. } => {
+                self.subscriptions.remove(&number).expect("a subscription that was ordered");
+            }
+            RouterOrder::Publish { client, serial, message, .. } => {
+                for (number, _) in self.subscriptions.iter().filter(|(_, filter)| topic_filter::matches(filter, &message.topic)) {
+                    let answer = RouterAnswer::Message { number: *number, serial, client, message: message.clone() };
+                    self.answers.entry(*number).or_default().push_back(answer);
+                }
+            }
+        }
+    }
+
+    /// Does one thing, if there is one to do; gives what it has to say.
+    pub fn turn(&mut self, random: &mut Random) -> Option<Option<RouterAnswer>> {
+        self.said.retain(|_, said| !said.is_empty());
+        self.answers.retain(|_, answers| !answers.is_empty());
+        let count = self.said.len() + self.answers.len();
+        if count == 0 {
+            return None;
+        }
+        let at = random.below(count);
+        if let Some(said) = self.said.values_mut().nth(at) {
+            let order = said.pop_front()?;
+            self.hear(order);
+            return Some(None);
+        }
+        Some(self.answers.values_mut().nth(at - self.said.len())?.pop_front())
+    }
+}
