@@ -69,6 +69,9 @@ pub struct Request {
     /// For http-01: whether to look first, before anything is ordered, what the CA will find.
     #[serde(default)]
     pub self_check: Option<SelfCheck>,
+    /// The account that certbot registered there, to go on with; its key is RSA.
+    #[serde(default)]
+    pub account: Option<KnownAccount>,
     /// `pending` and `issued` are kept apart from the real ones.
     #[serde(default)]
     pub dry_run: bool,
@@ -89,6 +92,25 @@ pub struct SelfCheck {
     pub port: u16,
     /// The CA sees the public DNS.
     pub is_public: bool,
+}
+
+/// An account and its secret key, as a JWK.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownAccount {
+    pub uri: String,
+    pub key: serde_json::Value,
+}
+
+impl std::fmt::Debug for KnownAccount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "KnownAccount({})", self.uri)
+    }
+}
+
+/// Where the worker keeps its account (`key.der`, `account.json`) at a directory.
+pub fn account_folder(work_dir: &std::path::Path, directory: &str) -> PathBuf {
+    let name: String = directory.chars().map(|c| if c.is_ascii_alphanumeric() || ".-".contains(c) { c } else { '_' }).collect();
+    work_dir.join("accounts").join(name)
 }
 
 /// External account binding, as CAs give it out: `hmac` is base64url.
@@ -166,6 +188,9 @@ pub struct Issued {
     pub privkey: PathBuf,
     pub fullchain: PathBuf,
     pub chain: PathBuf,
+    /// The address of the account that ordered it.
+    #[serde(default)]
+    pub account: Option<String>,
 }
 
 /// What the CA suggests (RFC 9773 4.2), unchecked but that the window has a length.

@@ -5,8 +5,10 @@
 //! | `archive/NAME/{privkey,cert,chain,fullchain}N.pem` | version N of a lineage |
 //! | `live/NAME/{privkey,cert,chain,fullchain}.pem` | relative links to the version in use |
 //! | `renewal/NAME.conf` | how it was obtained: `renewal_conf` |
+//! | `accounts/SERVER/ID/` | who asked for it: `account` |
 //! | `darner/` | what only darner knows, see `acme::state`, and its worker's folder |
 
+pub mod account;
 pub mod durable;
 pub mod renewal_conf;
 

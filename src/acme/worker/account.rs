@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::fault::{Fault, causes, fault, of_problem};
 use super::http_client::Client;
 use super::{jws, storage};
-use crate::acme::exchange::{Request, Step};
+use crate::acme::exchange::{Request, Step, account_folder};
 
 /// What of a directory is needed here.
 #[derive(Debug, Deserialize)]
@@ -35,8 +35,7 @@ pub(super) struct Registration {
 }
 
 fn folder(request: &Request) -> PathBuf {
-    let name: String = request.directory.chars().map(|c| if c.is_ascii_alphanumeric() || ".-".contains(c) { c } else { '_' }).collect();
-    request.work_dir.join("accounts").join(name)
+    account_folder(&request.work_dir, &request.directory)
 }
 
 pub(super) async fn directory(client: &Client, request: &Request) -> Result<Directory, Fault> {
@@ -65,6 +64,11 @@ pub(super) async fn directory(client: &Client, request: &Request) -> Result<Dire
 
 /// Our account, registered where it is not yet.
 pub(super) async fn open(client: &Client, request: &Request, directory: &Directory) -> Result<Registration, Fault> {
+    if let Some(given) = client.given_account() {
+        // What is signed with this is signed anew by the client.
+        let (_, der) = Key::generate_pkcs8().map_err(|error| fault(Step::Account, causes(&error)))?;
+        return registration(client, request, given.uri.clone(), der.secret_pkcs8_der().to_vec()).await;
+    }
     let pkcs8 = key(request)?;
     let path = folder(request).join("account.json");
     let known = std::fs::read(&path).ok().and_then(|bytes| {
@@ -78,6 +82,10 @@ pub(super) async fn open(client: &Client, request: &Request, directory: &Directo
         Some(known) => known.id,
         None => register(client, request, directory, &pkcs8).await?,
     };
+    registration(client, request, id, pkcs8).await
+}
+
+async fn registration(client: &Client, request: &Request, id: String, pkcs8: Vec<u8>) -> Result<Registration, Fault> {
     let bad = |error: instant_acme::Error| fault(Step::Account, causes(&error));
     let builder = Account::builder_with_http(Box::new(client.clone()));
     let der = PrivatePkcs8KeyDer::from(pkcs8.as_slice());
@@ -86,7 +94,13 @@ pub(super) async fn open(client: &Client, request: &Request, directory: &Directo
 }
 
 /// The CA does not know the account (any more): the next [`open`] registers the same key again.
-pub(super) fn forget(request: &Request) {
+pub(super) fn forget(client: &Client, request: &Request) {
+    if !client.forget_account() {
+        forget_own(request);
+    }
+}
+
+fn forget_own(request: &Request) {
     let _ = std::fs::remove_file(folder(request).join("account.json"));
 }
 
@@ -97,7 +111,7 @@ fn key(request: &Request) -> Result<Vec<u8>, Fault> {
             return Ok(bytes);
         }
         storage::set_aside(&path);
-        forget(request);
+        forget_own(request);
     }
     let (_, der) = Key::generate_pkcs8().map_err(|error| fault(Step::Account, causes(&error)))?;
     let bytes = der.secret_pkcs8_der().to_vec();

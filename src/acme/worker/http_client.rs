@@ -24,6 +24,8 @@ const BODY_MAX: usize = 1024 * 1024;
 /// Times that a request which changes nothing is sent.
 const TRIES: u32 = 3;
 
+use super::given_account::GivenAccount;
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What the last answer said beside its body.
@@ -39,11 +41,12 @@ pub(super) struct Last {
 pub(super) struct Client {
     tls: TlsConnector,
     last: Arc<Mutex<Last>>,
+    account: Arc<Mutex<Option<Arc<GivenAccount>>>>,
 }
 
 impl Client {
-    /// `ca_file`: PEM of roots to trust beside the bundled ones.
-    pub(super) fn new(ca_file: Option<&Path>) -> Result<Self, String> {
+    /// `ca_file`: PEM of roots to trust beside the bundled ones. What is posted is signed by `account`.
+    pub(super) fn new(ca_file: Option<&Path>, account: Option<GivenAccount>) -> Result<Self, String> {
         let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         if let Some(path) = ca_file {
             let bad = |reason: String| format!("the CA's root certificates {} (ACME_CA_FILE) cannot be used: {reason}", path.display());
@@ -61,11 +64,20 @@ impl Client {
             .map_err(|error| error.to_string())?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { tls: TlsConnector::from(Arc::new(config)), last: Arc::default() })
+        Ok(Self { tls: TlsConnector::from(Arc::new(config)), last: Arc::default(), account: Arc::new(Mutex::new(account.map(Arc::new))) })
     }
 
     pub(super) fn last(&self) -> Last {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn given_account(&self) -> Option<Arc<GivenAccount>> {
+        self.account.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on the worker's own account is used; false where it was so before.
+    pub(super) fn forget_account(&self) -> bool {
+        self.account.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
     }
 
     fn remember(&self, last: Last) {
@@ -81,6 +93,8 @@ impl Client {
         body: Vec<u8>,
     ) -> Result<Response<Bytes>, BoxError> {
         let mut tries = if method == Method::POST { 1 } else { TRIES };
+        let signed = self.given_account().filter(|_| method == Method::POST).and_then(|account| account.sign_anew(&body));
+        let body = signed.unwrap_or(body);
         loop {
             tries -= 1;
             let attempt = tokio::time::timeout(REQUEST, self.attempt(&method, address, headers, &body)).await;

@@ -4,6 +4,7 @@ mod account;
 mod certificate_key;
 mod dns_01;
 mod fault;
+mod given_account;
 mod http_01;
 mod http_client;
 mod jws;
@@ -64,7 +65,8 @@ fn read_request() -> Result<Request, String> {
 
 fn run(request: Request) -> Result<Report, Fault> {
     check(&request)?;
-    let client = Client::new(request.ca_file.as_deref()).map_err(|reason| fault(Step::Request, reason))?;
+    let account = request.account.as_ref().and_then(given_account::GivenAccount::new);
+    let client = Client::new(request.ca_file.as_deref(), account).map_err(|reason| fault(Step::Request, reason))?;
     let seconds = if request.deadline_secs == 0 { DEADLINE_SECS } else { request.deadline_secs };
     let attempt = Attempt { request, client, answers: http_01::Answers::default(), traces: Mutex::default() };
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use instant_acme::{
-    AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, Identifier, KeyAuthorization, NewOrder, Order, OrderStatus,
-    RetryPolicy,
+    AuthorizationStatus, CertificateIdentifier, ChallengeType, Error, Identifier, NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,8 @@ struct Pending {
     directory: String,
     domains: Vec<String>,
     key_type: KeyType,
+    #[serde(default)]
+    account: Option<String>,
 }
 
 macro_rules! with_nonces {
@@ -71,14 +74,19 @@ impl Attempt {
     pub(super) fn waiting(&self) -> Option<Issued> {
         let folder = self.place("issued");
         let pending: Pending = serde_json::from_slice(&std::fs::read(folder.join("order.json")).ok()?).ok()?;
-        let issued = self.issued();
+        let issued = Issued { account: pending.account.clone(), ..self.issued() };
         let whole = issued.privkey.exists() && issued.fullchain.exists() && issued.chain.exists();
         (whole && self.is_same(&pending)).then_some(issued)
     }
 
     fn issued(&self) -> Issued {
         let folder = self.place("issued");
-        Issued { privkey: folder.join("privkey.pem"), fullchain: folder.join("fullchain.pem"), chain: folder.join("chain.pem") }
+        Issued {
+            privkey: folder.join("privkey.pem"),
+            fullchain: folder.join("fullchain.pem"),
+            chain: folder.join("chain.pem"),
+            account: None,
+        }
     }
 
     fn is_same(&self, pending: &Pending) -> bool {
@@ -94,7 +102,7 @@ impl Attempt {
         let (mut order, key) = match self.begin(&registration, directory).await {
             Err(fault) if fault.problem.as_deref() == Some("accountDoesNotExist") => {
                 say_warning("The CA does not know our account any more; its key is registered again.");
-                account::forget(&self.request);
+                account::forget(&self.client, &self.request);
                 self.drop_pending();
                 registration = account::open(&self.client, &self.request, directory).await?;
                 self.begin(&registration, directory).await?
@@ -138,6 +146,7 @@ impl Attempt {
             directory: self.request.directory.clone(),
             domains: self.domains(),
             key_type: self.request.key_type,
+            account: Some(registration.account.id().to_owned()),
         };
         let text = serde_json::to_vec(&pending).map_err(|error| fault(Step::Storage, error.to_string()))?;
         write(&folder.join("order.json"), &text)?;
@@ -189,11 +198,12 @@ impl Attempt {
         let at = fullchain.find(END).map(|at| at + END.len());
         let chain =
             at.and_then(|at| fullchain.get(at..)).ok_or_else(|| fault(Step::Certificate, "the CA's answer holds no certificate"))?;
-        let issued = self.issued();
+        let order = std::fs::read(self.place("pending").join("order.json")).unwrap_or_default();
+        let account = serde_json::from_slice::<Pending>(&order).ok().and_then(|pending| pending.account);
+        let issued = Issued { account, ..self.issued() };
         write(&issued.privkey, key.as_bytes())?;
         write(&issued.fullchain, fullchain.as_bytes())?;
         write(&issued.chain, chain.trim_start().as_bytes())?;
-        let order = std::fs::read(self.place("pending").join("order.json")).unwrap_or_default();
         write(&self.place("issued").join("order.json"), &order)?;
         self.drop_pending();
         Ok(issued)
@@ -217,7 +227,10 @@ impl Attempt {
             let Some(mut challenge) = authorization.challenge(wanted.clone()) else {
                 return Err(fault(Step::Challenge, format!("{name}: the CA offers no {wanted:?} for it. Wildcards need dns-01.")));
             };
-            let answer = challenge.key_authorization();
+            let answer = match self.client.given_account() {
+                Some(given) => format!("{}.{}", challenge.token, given.thumbprint),
+                None => challenge.key_authorization().as_str().to_owned(),
+            };
             let shown = self.show(&name, &challenge.token, &answer).await;
             shown.map_err(|reason| fault(Step::Challenge, format!("{name}: {reason}")))?;
             with_nonces!(challenge.set_ready()).map_err(|error| self.wrong(Step::Challenge, &error))?;
@@ -235,10 +248,11 @@ impl Attempt {
     }
 
     /// Puts what proves a name where the CA will look for it.
-    async fn show(&self, name: &str, token: &str, answer: &KeyAuthorization) -> Result<(), String> {
+    async fn show(&self, name: &str, token: &str, answer: &str) -> Result<(), String> {
+        let digest = ring::digest::digest(&ring::digest::SHA256, answer.as_bytes());
         match (self.request.challenge, &self.request.dns_hook) {
             (Challenge::Dns01, Some(hook)) => {
-                let record = dns_01::Record { domain: name.trim_start_matches("*.").to_owned(), value: answer.dns_value() };
+                let record = dns_01::Record { domain: name.trim_start_matches("*.").to_owned(), value: URL_SAFE_NO_PAD.encode(digest) };
                 {
                     let mut traces = self.traces();
                     traces.records.push(record.clone());
@@ -248,10 +262,10 @@ impl Attempt {
                 self.traces().waits_for = None;
             }
             (Challenge::TlsAlpn01, _) => {
-                let file = tls_alpn_01::show(&self.request, name, answer.digest().as_ref())?;
+                let file = tls_alpn_01::show(&self.request, name, digest.as_ref())?;
                 self.traces().files.push(file);
             }
-            _ => self.offer(token, answer.as_str()),
+            _ => self.offer(token, answer),
         }
         Ok(())
     }

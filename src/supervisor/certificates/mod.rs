@@ -410,6 +410,7 @@ impl Certificates {
             challenge_dir: self.challenges(),
             replaces: if dry_run { None } else { replaces },
             deadline_secs: WORKER_SECS,
+            account: self.account(&settings.directory),
             self_check: Some(SelfCheck { port: 80, is_public: settings::is_public(&settings.directory) }),
             dry_run,
         };

@@ -1,9 +1,9 @@
 //! What the worker brought: judged, stored, put in use.
 
 use super::{Certificates, report, worker};
-use crate::acme::exchange::{Issued, KeyType, Request};
+use crate::acme::exchange::{self, Issued, KeyType, KnownAccount, Request};
 use crate::acme::lineage::renewal_conf::{Facts, RenewalConf};
-use crate::acme::lineage::{Pair, durable};
+use crate::acme::lineage::{Pair, account, durable};
 use crate::acme::state::Seconds;
 use crate::tls::leaf::Leaf;
 
@@ -40,18 +40,36 @@ impl Certificates {
             }
             format!("it cannot be stored: {error}")
         })?;
-        self.record(request).map_err(|error| format!("how it was obtained cannot be stored: {error}"))?;
+        self.record(request, issued, now).map_err(|error| format!("how it was obtained cannot be stored: {error}"))?;
         worker::clear(request);
         self.state.installed(self.settings.as_ref().is_some_and(|settings| settings.is_test));
         let until = report::time(leaf.not_after);
         Ok(format!("Obtained a certificate for {names} from {}, valid until {until} (version {version}).", leaf.issuer))
     }
 
-    fn record(&self, request: &Request) -> std::io::Result<()> {
+    /// The account that certbot registered at this CA.
+    pub(super) fn account(&self, directory: &str) -> Option<KnownAccount> {
+        let conf = RenewalConf::parse(&std::fs::read_to_string(self.store.renewal_conf(&self.name)).unwrap_or_default());
+        let id = conf.get(Some("renewalparams"), "account").filter(|_| conf.server() == Some(directory))?;
+        account::read(self.store.root(), directory, id).filter(|known| known.key.get("kty").is_some_and(|kind| kind == "RSA"))
+    }
+
+    /// The worker's own account in certbot's form, and what certbot calls it.
+    fn hand_over(&self, request: &Request, uri: &str, now: Seconds) -> Option<String> {
+        let folder = exchange::account_folder(&request.work_dir, &request.directory);
+        let key = worker::read(&request.work_dir, &folder.join("key.der")).ok()?;
+        account::write(self.store.root(), &request.directory, uri, &key, &report::time(now)).ok()
+    }
+
+    fn record(&self, request: &Request, issued: &Issued, now: Seconds) -> std::io::Result<()> {
         let path = self.store.renewal_conf(&self.name);
         let mut conf = RenewalConf::parse(&std::fs::read_to_string(&path).unwrap_or_default());
         let is_other_ca = conf.server().is_some_and(|server| server != request.directory);
-        let account = if is_other_ca { None } else { conf.get(Some("renewalparams"), "account").map(str::to_owned) };
+        let before = if is_other_ca { None } else { conf.get(Some("renewalparams"), "account").map(str::to_owned) };
+        let account = match &issued.account {
+            Some(uri) if request.account.as_ref().is_none_or(|known| known.uri != *uri) => self.hand_over(request, uri, now).or(before),
+            _ => before,
+        };
         let key_type = match request.key_type {
             KeyType::P256 => ("ecdsa", Some("secp256r1")),
             KeyType::P384 => ("ecdsa", Some("secp384r1")),

@@ -6,7 +6,7 @@ use std::io::{Read as _, Seek as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::fcntl::OFlag;
 use nix::sys::signal::{SigSet, Signal};
@@ -146,15 +146,17 @@ fn spawn(input: &File, output: &OwnedFd, sockets: &[BorrowedFd<'_>], identity: O
 
 /// Reads what a worker says that it has brought, if it is in its own folder.
 pub(super) fn bring(work_dir: &Path, issued: &Issued) -> Result<Pair, String> {
+    Ok(Pair { privkey: read(work_dir, &issued.privkey)?, fullchain: read(work_dir, &issued.fullchain)? })
+}
+
+/// A file of the worker's, if it is in its own folder.
+pub(super) fn read(work_dir: &Path, path: &Path) -> Result<Vec<u8>, String> {
     let own = work_dir.canonicalize().map_err(|error| format!("{}: {error}", work_dir.display()))?;
-    let read = |path: &PathBuf| {
-        let path = own.join(path).canonicalize().map_err(|error| format!("{}: {error}", path.display()))?;
-        if !path.starts_with(&own) || !path.is_file() {
-            return Err(format!("{} is not in the worker's folder", path.display()));
-        }
-        lineage::read(&path).map_err(|error| format!("{}: {error}", path.display()))
-    };
-    Ok(Pair { privkey: read(&issued.privkey)?, fullchain: read(&issued.fullchain)? })
+    let path = own.join(path).canonicalize().map_err(|error| format!("{}: {error}", path.display()))?;
+    if !path.starts_with(&own) || !path.is_file() {
+        return Err(format!("{} is not in the worker's folder", path.display()));
+    }
+    lineage::read(&path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 /// Removes what a worker has brought.

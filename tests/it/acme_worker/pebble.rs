@@ -25,6 +25,8 @@ impl Pebble {
         let authority = rcgen::KeyPair::generate().expect("a key");
         let mut params = rcgen::CertificateParams::new(vec![]).expect("parameters");
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        // OpenSSL takes a certificate that is called as its issuer for self-signed.
+        params.distinguished_name.push(rcgen::DnType::CommonName, "the roots of Pebble's own TLS");
         let root = params.self_signed(&authority).expect("a root");
         let issuer = rcgen::Issuer::new(params, authority);
         let key = rcgen::KeyPair::generate().expect("a key");
