@@ -87,7 +87,7 @@ pub const FINDINGS: &[Finding] = &[
         "when its router is dead the process lives on, and its ports accept",
         "router/routing.rs:155",
         "the process ends with 75, also when nothing comes back for 10 seconds, and is started again",
-        "engine::a_router_that_stands_still_ends_the_process",
+        "supervisor::a_broker_whose_router_stands_still_is_started_again",
     ),
     guarded(
         "the router waits for an event although connections are ready, when the first of them has left",

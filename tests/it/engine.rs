@@ -312,6 +312,15 @@ fn thread(pid: i32, name: &str) -> Pid {
     Pid::from_raw(task.file_name().and_then(|name| name.to_str()?.parse().ok()).expect("a number"))
 }
 
+/// Makes the router's thread stand still. `waitpid` it once the process has ended.
+pub fn stop_router(pid: i32) -> Pid {
+    let router = thread(pid, "router-0");
+    ptrace::seize(router, ptrace::Options::empty()).expect("a descendant's threads may be stopped");
+    ptrace::interrupt(router).expect("it stops");
+    waitpid(router, Some(WaitPidFlag::__WALL)).expect("it has stopped");
+    router
+}
+
 #[test]
 fn a_router_that_stands_still_ends_the_process() {
     let mut broker = broker(Engine::Rumqttd, PLAIN);
@@ -319,10 +328,7 @@ fn a_router_that_stands_still_ends_the_process() {
     client.subscribe("a");
     client.publish("a", b"1");
     assert_eq!(client.receive_payload(), b"1");
-    let router = thread(broker.pid(), "router-0");
-    ptrace::seize(router, ptrace::Options::empty()).expect("the child's threads may be stopped");
-    ptrace::interrupt(router).expect("it stops");
-    waitpid(router, Some(WaitPidFlag::__WALL)).expect("it has stopped");
+    let router = stop_router(broker.pid());
     client.publish("a", b"2");
     client.ping();
     client.socket.set_read_timeout(Some(Duration::from_secs(60))).expect("patience");

@@ -9,8 +9,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
+use crate::broker::client::Client;
+use crate::engine::stop_router;
 use crate::support::process::{Folder, darner, free_port, run, wait_until};
 
 /// `darner supervise -c CONF`. `{port}` and `{folder}` in the configuration are replaced.
@@ -449,6 +452,27 @@ fn words_are_explained() {
     assert!(run(Command::new(darner()).arg("--version")).1.starts_with("darner "));
     let (code, _, error) = run(Command::new(darner()).arg("frobnicate"));
     assert!(code == 64 && error.contains("frobnicate"), "{error}");
+}
+
+#[test]
+fn a_broker_whose_router_stands_still_is_started_again() {
+    let supervised = Supervised::start_with("listener {port}\nallow_anonymous true\nuser root\n", |command| {
+        command.env("DARNER_ENGINE", "rumqttd");
+    });
+    let old = supervised.broker().expect("a broker");
+    let mut client = Client::connect(supervised.port, "c");
+    client.subscribe("a");
+    let router = stop_router(old.as_raw());
+    client.publish("a", b"1");
+    client.socket.set_read_timeout(Some(Duration::from_secs(60))).expect("patience");
+    client.wait_for_end();
+    let _ = waitpid(router, Some(WaitPidFlag::__WALL));
+    wait_until("another broker", || supervised.broker().is_some_and(|new| new != old) && answers(supervised.port));
+    let mut client = Client::connect(supervised.port, "c");
+    client.subscribe("a");
+    client.publish("a", b"2");
+    assert_eq!(client.receive_payload(), b"2");
+    assert!(supervised.log().contains("75"), "{}", supervised.log());
 }
 
 #[test]
