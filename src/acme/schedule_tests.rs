@@ -103,6 +103,29 @@ fn a_ca_that_is_down_for_weeks_is_asked_once_a_day() {
 }
 
 #[test]
+fn a_ca_that_says_when_is_not_asked_before_however_often_we_start_and_keeps_nobody_from_trying_later() {
+    let (settings, held) = (wanted(), held(90 * DAY));
+    let mut state = State::default();
+    let (mut now, ..) = run(&settings, &held, &mut state, NOW, None);
+    // Limited for 34 hours each time, for three weeks.
+    let mut attempts = 0;
+    let end = now + 21 * DAY;
+    while now < end {
+        attempts += 1;
+        state.begin(now, attempts);
+        state.failed(now, attempts, "limited", Some(34 * 3600), true);
+        let again = now + 34 * 3600;
+        for restart in 0..1000 {
+            let at = now + restart * 122;
+            assert!(!matches!(next(&settings, Some(&held), &state, at), Next::Order(_)), "{restart}");
+        }
+        (now, ..) = run(&settings, &held, &mut state, now, None);
+        assert_eq!(now, again);
+    }
+    assert_eq!(attempts, 15);
+}
+
+#[test]
 fn a_restart_in_the_middle_of_an_attempt_does_not_begin_another() {
     let mut state = State::default();
     assert_eq!(next(&wanted(), None, &state, NOW), Next::Order(Reason::Missing));

@@ -19,6 +19,8 @@ const WEEK: Seconds = 7 * 86_400;
 const CHECK_SPREAD: Seconds = 86_400;
 /// A CA is not asked for the same thing more often, whatever it says.
 const RETRY_MIN: Seconds = 60;
+/// No limit of a CA lasts longer, and nobody's certificate shall expire of a slip in its answer.
+const RETRY_MAX: Seconds = WEEK;
 /// An error is told whole, but not without end.
 const ERROR_CHARS_MAX: usize = 1000;
 
@@ -111,7 +113,7 @@ impl State {
             self.failures = self.failures.saturating_sub(1);
         }
         let pause = match retry_after {
-            Some(seconds) => Seconds::try_from(seconds).unwrap_or(Seconds::MAX).max(RETRY_MIN),
+            Some(seconds) => Seconds::try_from(seconds).unwrap_or(Seconds::MAX).clamp(RETRY_MIN, RETRY_MAX),
             None if counted => jittered(self.pause(), random),
             None => RETRY_MIN,
         };
@@ -189,6 +191,8 @@ mod tests {
         assert_eq!((state.failures, state.next_attempt), (1, Some(122_400)));
         state.failed(0, 0, "busy", Some(1), true);
         assert_eq!(state.next_attempt, Some(60));
+        state.failed(0, 0, "never", Some(u64::MAX), true);
+        assert_eq!(state.next_attempt, Some(7 * 86_400));
     }
 
     #[test]

@@ -162,11 +162,14 @@ fn without_the_socket_of_port_80_it_says_so() {
 fn a_dns_hook_that_does_not_end_is_ended_at_the_deadline_with_all_that_it_started() {
     let pebble = Pebble::start(&json!({}), &[]);
     let pid = pebble.folder.path().join("pid");
-    let hook = format!("sh -c 'sleep 1000 & echo $! >{}; wait' x", pid.display());
+    let removed = pebble.folder.path().join("removed");
+    let script = format!("[ $1 = add ] || exec touch {}\nsleep 1000 &\necho $! >{}\nwait\n", removed.display(), pid.display());
+    let hook = format!("sh {}", pebble.folder.write("stuck", script).display());
     let request = pebble.request(&json!({ "domains": ["a.test"], "challenge": "dns-01", "dns_hook": hook, "deadline_secs": 3 }));
     let failed = pebble.work(&request);
     assert_eq!(failed["step"], "deadline", "{failed}");
     assert!(failed["text"].as_str().expect("text").starts_with("the DNS hook was not done within 3 seconds"), "{failed}");
+    assert!(removed.exists(), "the record is removed all the same");
     let pid: i32 = std::fs::read_to_string(pid).expect("a pid").trim().parse().expect("a number");
     let is_there = || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
