@@ -214,6 +214,35 @@ fn the_health_check_and_the_status_tell_of_a_full_disk_and_of_its_end() {
     drop(supervisor);
 }
 
+/// Kills the broker at each of these calls, the so-manieth of its kind, while a retained value outgrows its file; what was acknowledged is
+/// there afterwards, and in the end `file` is small.
+fn killed_at(volume: &Volume, calls: &[(&str, u32)], file: &str) {
+    let mut last = (0, 0);
+    for (round, (call, when)) in (1..).zip(calls) {
+        let mut broker = start(volume);
+        let mut publisher = client(&broker, "publisher", ProtocolVersion::V5);
+        let inject = format!("inject={call}:signal=SIGKILL:when={when}");
+        let strace = Strace::attach(&broker, &volume.within(), &["-e", &format!("trace={call}"), "-e", &inject]);
+        let dies = (0..100).find(|number| {
+            let payload = format!("{round} {number} {}", "x".repeat(100_000));
+            let is_taken = publish(&mut publisher, "state", payload.as_bytes(), Qos::AtLeastOnce).is_ok();
+            last = if is_taken { (round, *number) } else { last };
+            !is_taken
+        });
+        assert!(dies.is_some(), "{call} {when}: the broker was killed");
+        broker.exit_code();
+        drop(strace);
+        let broker = start(volume);
+        let value = retained(&broker, "state");
+        let mut numbers = value.split(' ').map_while(|number| number.parse::<i32>().ok());
+        let found = (numbers.next().expect("a round"), numbers.next().expect("a number"));
+        assert!(found >= last, "{call} {when}: {found:?} after {last:?}");
+        crash(broker);
+    }
+    let size = std::fs::metadata(volume.file(file)).expect("the file").len();
+    assert!(size < 6_000_000, "{size} bytes for one value of 100 kB");
+}
+
 /// A file mounted by itself, as `-v ./data.db:…` does: nothing can take its place.
 #[test]
 fn a_single_file_is_written_anew_where_it_is_and_a_crash_meanwhile_loses_nothing() {
@@ -222,30 +251,16 @@ fn a_single_file_is_written_anew_where_it_is_and_a_crash_meanwhile_loses_nothing
     let other = volume.path().join("bound").display().to_string();
     volume.run(&["sh", "-c", "touch $1 $2 && mount --bind $2 $1", "sh", &path, &other]);
     // At the first calls of writing anew behind the end, of overwriting the beginning, and of cutting off the end.
-    for (round, (call, when)) in [("fsync", 1), ("pwrite64", 1), ("pwrite64", 2), ("fsync", 2), ("ftruncate", 1)].into_iter().enumerate() {
-        let mut broker = start(&volume);
-        let inject = format!("inject={call}:signal=SIGKILL:when={when}");
-        let strace = Strace::attach(&broker, &volume.within(), &["-e", &format!("trace={call}"), "-e", &inject]);
-        let mut publisher = client(&broker, "publisher", ProtocolVersion::V5);
-        let mut last = None;
-        for number in 0..100 {
-            let payload = format!("{round} {number} {}", "x".repeat(100_000));
-            if publish(&mut publisher, "state", payload.as_bytes(), Qos::AtLeastOnce).is_err() {
-                break;
-            }
-            last = Some(number);
-        }
-        assert!(last.is_some_and(|last| last < 99), "{call} {when}: the broker was killed");
-        broker.exit_code();
-        drop(strace);
-        let broker = start(&volume);
-        let value = retained(&broker, "state");
-        let number = value.split(' ').nth(1).and_then(|number| number.parse::<i32>().ok()).expect("a number");
-        assert!(value.starts_with(&format!("{round} ")) && Some(number) >= last, "{call} {when}: {} after {last:?}", &value[..6]);
-        crash(broker);
-    }
-    let size = std::fs::metadata(volume.file("bound")).expect("the file").len();
-    assert!(size < 6_000_000, "{size} bytes for one value of 100 kB");
+    killed_at(&volume, &[("fsync", 1), ("pwrite64", 1), ("pwrite64", 2), ("fsync", 2), ("ftruncate", 1)], "bound");
+}
+
+#[test]
+fn a_crash_while_the_file_is_being_replaced_loses_nothing() {
+    let volume = Volume::new("64m");
+    killed_at(&volume, &[("/^rename", 1), ("fsync", 1), ("/^unlink", 1), ("/^rename", 2)], "mosquitto.db");
+    let broker = start(&volume);
+    assert!(!volume.file("mosquitto.db.new").exists(), "what a crash left is gone");
+    assert!(!broker.log().contains("damaged"), "{}", broker.log());
 }
 
 #[test]
