@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::client::dial::{Stream, plain};
 use crate::exit_code::ExitCode;
 use crate::os::local_socket::{self, Kind};
-use round_trip::{Failure, round_trip};
+use round_trip::{Failure, Said, round_trip};
 use variables::Variables;
 
 /// The whole check ends by then, whatever the broker does.
@@ -72,7 +72,7 @@ fn check(variables: &Variables, until: Instant) -> Result<String, String> {
     let port = variables.port;
     let place = format!("port {port}");
     let failure = match over_tcp(variables, until) {
-        Ok(()) => return with_supervisor(format!("round trip through {place}")),
+        Ok(said) => return with_supervisor(format!("round trip through {place}"), &said),
         Err(failure) => failure,
     };
     let reason = format!("{place}: {}", failure.reason);
@@ -85,14 +85,14 @@ fn check(variables: &Variables, until: Instant) -> Result<String, String> {
         format!("{reason}; and no private socket of this container answers ({}): {hint}", plain(&error))
     })?;
     match round_trip(Stream::Unix(stream), variables, until) {
-        Ok(()) => with_supervisor("round trip through the private socket".to_owned()),
+        Ok(said) => with_supervisor("round trip through the private socket".to_owned(), &said),
         Err(private) => Err(format!("{reason}; private socket: {}", private.reason)),
     }
 }
 
 /// What PID 1 says: a broker that cannot keep anything is ill, and so is an expired certificate; one that expires soon is told. Without a
-/// PID 1 of ours nobody knows.
-fn with_supervisor(how: String) -> Result<String, String> {
+/// PID 1 of ours only the broker's `$SYS` tells, if the user may read it.
+fn with_supervisor(how: String, said: &Said) -> Result<String, String> {
     let ask = || -> io::Result<String> {
         let mut stream = local_socket::find(Kind::Control)?;
         stream.set_read_timeout(Some(SUPERVISOR))?;
@@ -104,12 +104,13 @@ fn with_supervisor(how: String) -> Result<String, String> {
     let answer = ask().unwrap_or_default();
     match answer.split_once('\n').map(|(code, text)| (code, text.trim())) {
         Some(("1", text)) if !text.is_empty() => Err(text.to_owned()),
-        Some(("0", text)) if !text.is_empty() => Ok(format!("{how}; {text}")),
+        Some(("0", text)) if !text.is_empty() && !said.store_failing => Ok(format!("{how}; {text}")),
+        _ if said.store_failing => Err("nothing can be kept, and what would have to be is refused: the broker's log says why".to_owned()),
         _ => Ok(how),
     }
 }
 
-fn over_tcp(variables: &Variables, until: Instant) -> Result<(), Failure> {
+fn over_tcp(variables: &Variables, until: Instant) -> Result<Said, Failure> {
     let stream = round_trip::dial_loopback(variables.port, until)?;
     round_trip(stream, variables, until)
 }

@@ -16,6 +16,9 @@ const RETURN_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the broker may take nothing while DISCONNECT is sent; the verdict is known by then.
 const GOODBYE_PATIENCE: Duration = Duration::from_millis(50);
 
+/// Our broker's word about its store, for whoever may read it: PID 1 knows more, where there is one.
+const STORE_FAILING: &str = "$SYS/broker/persistence/failing";
+
 /// Why the message did not come back.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -45,8 +48,13 @@ pub(super) fn dial_loopback(port: u16, until: Instant) -> Result<Stream, Failure
     })
 }
 
+/// What a broker that brought the message back said of itself.
+pub(super) struct Said {
+    pub(super) store_failing: bool,
+}
+
 /// Sends the date through the broker and waits for it, at the latest until `until`.
-pub(super) fn round_trip(stream: Stream, variables: &Variables, until: Instant) -> Result<(), Failure> {
+pub(super) fn round_trip(stream: Stream, variables: &Variables, until: Instant) -> Result<Said, Failure> {
     // The private socket needs no credentials and does not look at them.
     let connect = Connect {
         version: ProtocolVersion::V311,
@@ -66,11 +74,12 @@ pub(super) fn round_trip(stream: Stream, variables: &Variables, until: Instant) 
     outcome
 }
 
-fn converse(session: &mut Session, variables: &Variables, payload: &[u8], until: Instant) -> Result<(), Failure> {
+fn converse(session: &mut Session, variables: &Variables, payload: &[u8], until: Instant) -> Result<Said, Failure> {
     let topic = &variables.topic;
     let mut stage = "CONNACK";
     let mut wait_until = until;
     let mut other_payload = false;
+    let mut store_failing = false;
     loop {
         let event = match session.wait(Some(wait_until), None) {
             Ok(Wake::Event(event)) => event,
@@ -100,14 +109,16 @@ fn converse(session: &mut Session, variables: &Variables, payload: &[u8], until:
                 stage = "SUBACK";
                 ask(session, topic, payload);
             }
-            Event::Subscribed { reasons, .. } if reasons.iter().any(|reason| reason.is_error()) => {
+            // It may be that `$SYS` is not for this user.
+            Event::Subscribed { reasons, .. } if reasons.last().is_none_or(|reason| reason.is_error()) => {
                 return Err(Failure::by_configuration(format!("the broker refused the subscription to {topic}")));
             }
             Event::Subscribed { .. } => {
                 stage = "the message";
                 wait_until = until.min(Instant::now() + RETURN_PATIENCE);
             }
-            Event::Message(message) if message.topic == *topic && message.payload == payload => return Ok(()),
+            Event::Message(message) if message.topic == STORE_FAILING => store_failing = message.payload == b"1",
+            Event::Message(message) if message.topic == *topic && message.payload == payload => return Ok(Said { store_failing }),
             Event::Message(_) => other_payload = true,
             Event::Published { .. } | Event::Unsubscribed | Event::Disconnected(_) => {}
         }
@@ -118,6 +129,7 @@ fn converse(session: &mut Session, variables: &Variables, payload: &[u8], until:
 fn ask(session: &mut Session, topic: &str, payload: &[u8]) {
     let message = Outgoing { topic: topic.into(), payload: payload.into(), qos: Qos::AtMostOnce, retain: true, properties: Vec::new() };
     session.publish(message);
-    let subscription = SubscriptionRequest { filter: topic.to_owned(), options: SubscriptionOptions::default() };
-    session.subscribe(vec![subscription], Vec::new());
+    // In this order, so that the word about the store comes before the message.
+    let subscription = |filter: &str| SubscriptionRequest { filter: filter.to_owned(), options: SubscriptionOptions::default() };
+    session.subscribe(vec![subscription(STORE_FAILING), subscription(topic)], Vec::new());
 }

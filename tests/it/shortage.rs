@@ -63,6 +63,8 @@ fn refuses(broker: &Broker, reason: &str) {
     broker.wait_for_log("Error: Nothing can be kept in ");
     assert!(broker.log().contains(reason), "{}", broker.log());
     wait_until("the state in $SYS", || retained(broker, "$SYS/broker/persistence/failing") == "1");
+    let (code, line, _) = run(Command::new(darner()).arg("healthcheck").env("HEALTHCHECK_PORT", broker.port.to_string()));
+    assert!(code == 1 && line.contains("nothing can be kept"), "{line}");
     let mut five = client(broker, "five", ProtocolVersion::V5);
     assert_eq!(publish(&mut five, "refused", b"x", Qos::AtLeastOnce), Ok((4, QUOTA_EXCEEDED)));
     assert_eq!(publish(&mut five, "refused", b"x", Qos::ExactlyOnce), Ok((5, QUOTA_EXCEEDED)));
@@ -81,6 +83,8 @@ fn recovers(broker: Broker, volume: &Volume, kept: &[(&str, &str)]) {
     broker.wait_for_log("can be written to again");
     wait_until("the state in $SYS", || retained(&broker, "$SYS/broker/persistence/failing") == "0");
     until_taken(&broker, "after", b"all is well");
+    let (code, line, _) = run(Command::new(darner()).arg("healthcheck").env("HEALTHCHECK_PORT", broker.port.to_string()));
+    assert_eq!(code, 0, "{line}");
     let log = broker.log();
     assert_eq!(log.matches("Nothing can be kept in ").count(), 1, "once, and not for each message:\n{log}");
     assert_eq!(log.matches("can be written to again").count(), 1, "{log}");
