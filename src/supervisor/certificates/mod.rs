@@ -369,6 +369,12 @@ impl Certificates {
             format!("Obtaining {test}cert for {}", settings.domains.join(", "))
         };
         voice::print(&format!("{what} ({why})"));
+        if settings.challenge == exchange::Challenge::TlsAlpn01 && !self.watch.has_listeners() {
+            voice.say(
+                LogType::Warning,
+                "Warning: tls-alpn-01 is answered by a TLS listener, and mosquitto.conf has none: add one, or use http-01.",
+            );
+        }
         // A volume that is full must not cost an order.
         if let Err(error) = self.store.probe() {
             let text = format!(

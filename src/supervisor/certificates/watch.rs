@@ -77,6 +77,11 @@ impl Watch {
         Some(first)
     }
 
+    /// Whether there is any TLS listener.
+    pub(super) fn has_listeners(&self) -> bool {
+        !self.stamps.is_empty()
+    }
+
     pub(super) fn next_look(&self) -> Option<Millis> {
         (!self.stamps.is_empty()).then_some(self.look_at)
     }

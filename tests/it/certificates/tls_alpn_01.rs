@@ -108,7 +108,7 @@ fn a_ca_that_knocks_at_the_tls_listener_disturbs_no_client() {
         Client::connect(tls_port, protocols).ping();
     }
     assert_eq!(ca.count("Issued certificate serial"), 3);
-    assert!(!running.log().contains("handshake"), "{}", running.log());
+    assert!(!running.log().contains("handshake") && !running.log().contains("has none"), "{}", running.log());
     let folder = running.folder.path().join("letsencrypt/darner/challenges");
     assert_eq!(std::fs::read_dir(folder).expect("the folder").count(), 0, "nothing is left behind");
 
@@ -145,4 +145,12 @@ fn what_the_ca_does_not_find_is_said_and_the_listener_serves_on() {
     running.wait_for("the failure", |running| running.log().contains("Next try: "));
     assert!(running.log().contains("What to do: another server answered the CA, or none: look where"), "{}", running.log());
     Client::connect(tls_port, &["mqtt"]).ping();
+}
+
+#[test]
+fn without_a_tls_listener_it_is_said_what_is_missing() {
+    let mut running = Running::of_domain(&[("ACME_CHALLENGE", "tls-alpn-01")]);
+    running.folder.write("mosquitto.conf", format!("listener {} 127.0.0.1\nallow_anonymous true\nuser root\n", running.port));
+    running.start();
+    running.wait_for("the warning", |running| running.log().contains("is answered by a TLS listener, and mosquitto.conf has none"));
 }
