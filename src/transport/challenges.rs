@@ -50,8 +50,8 @@ pub(super) async fn asked(socket: &Socket) -> io::Result<Option<Arc<ServerConfig
 /// A stranger's word as a file's name.
 fn file(name: &str) -> OsString {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
-    let plain: String = name.trim_start_matches('.').chars().filter(|c| is_plain(*c)).collect();
-    format!("{plain}.pem").into()
+    let plain: String = name.chars().filter(|c| is_plain(*c)).collect();
+    format!("{}.pem", plain.trim_start_matches('.')).into()
 }
 
 fn certificate(path: PathBuf) -> Option<Vec<u8>> {
@@ -77,6 +77,6 @@ mod tests {
     #[test]
     fn a_name_leads_nowhere_else() {
         assert_eq!(file("a.test"), "a.test.pem");
-        assert_eq!(file("../../etc/passwd"), "....etcpasswd.pem".trim_start_matches('.'));
+        assert_eq!(file("../../etc/passwd"), "etcpasswd.pem");
     }
 }
