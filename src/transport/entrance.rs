@@ -145,8 +145,7 @@ impl Entered {
             if let Some(shown) = knock.map_or(Ok(None), |asked| asked.map_err(|error| failed(error.to_string())))? {
                 return Err(show(&self.socket, shown).await);
             }
-            let mut tls = Box::new(Tls::new(config).map_err(|error| failed(error.to_string()))?);
-            tokio::time::timeout(HANDSHAKE, tls.handshake(&self.socket))
+            let tls = tokio::time::timeout(HANDSHAKE, secured(&self.socket, config))
                 .await
                 .map_err(|_| failed(format!("it took longer than {} seconds", HANDSHAKE.as_secs())))?
                 .map_err(|error| failed(error.to_string()))?;
@@ -286,11 +285,15 @@ impl Entered {
     }
 }
 
+/// Who says nothing costs nothing yet.
+async fn secured(socket: &Socket, config: Arc<ServerConfig>) -> io::Result<Box<Tls>> {
+    drop(socket.readable().await?);
+    Box::new(Tls::new(config).map_err(io::Error::other)?).handshake(socket).await
+}
+
 /// The CA sees its certificate in the handshake, and wants no more.
 async fn show(socket: &Socket, config: Arc<ServerConfig>) -> Refused {
-    if let Ok(mut tls) = Tls::new(config)
-        && let Ok(Ok(())) = tokio::time::timeout(HANDSHAKE, tls.handshake(socket)).await
-    {
+    if let Ok(Ok(mut tls)) = tokio::time::timeout(HANDSHAKE, secured(socket, config)).await {
         tls.say_goodbye();
         let _ = tls.write_out(socket);
     }

@@ -1,8 +1,10 @@
 //! Which logins were verified lately, so that a storm of reconnecting clients costs no password hashing.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
 
 /// Remembered logins; beyond this many the memory starts anew.
 const VERIFIED_MAX: usize = 4096;
@@ -22,11 +24,13 @@ pub(super) struct Logins {
     /// Counts reloads: a check that began before one does not say anything about the files after it.
     pub(super) era: u64,
     pub(super) checks: usize,
+    /// Checks that run: they leave threads to the handshakes of TLS.
+    pub(super) threads: Arc<Semaphore>,
 }
 
 impl Logins {
     pub(super) fn new(key: [u8; 32]) -> Self {
-        Self { key, verified: HashSet::new(), era: 0, checks: 0 }
+        Self { key, verified: HashSet::new(), era: 0, checks: 0, threads: Arc::new(Semaphore::new(CHECK_THREADS)) }
     }
 
     pub(super) fn fingerprint(&self, security: usize, username: &str, password: &[u8]) -> Fingerprint {

@@ -66,6 +66,8 @@ impl Driver {
 
 impl Check {
     pub(super) async fn run(self, shard: Shard) {
+        let Some(threads) = shard.turn(|driver| Arc::clone(&driver.logins.threads)) else { return };
+        let Ok(_thread) = threads.acquire().await else { return shard.fail() };
         let checked = tokio::task::spawn_blocking(move || {
             let permitted = self.passwords.verify(&self.username, &self.password);
             (self, permitted)

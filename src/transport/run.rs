@@ -15,6 +15,7 @@ use super::listeners::Listening;
 use super::login::CHECK_THREADS;
 use super::reload::reload;
 use super::routing::{self, Joined, Outside};
+use super::secure::handshakes_at_once;
 use super::settings::Source;
 use super::supervision::{Control, Notify};
 use crate::broker::{Broker, Input, Outbox, Settings, ShardId, Time};
@@ -44,7 +45,7 @@ pub(super) struct Parts {
 pub(super) fn run(parts: Parts) -> std::io::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(CHECK_THREADS)
+        .max_blocking_threads(CHECK_THREADS + handshakes_at_once())
         .build_local(LocalOptions::default())?;
     let mut seed = [0; 40];
     getrandom::fill(&mut seed).map_err(std::io::Error::other)?;

@@ -1,10 +1,11 @@
 //! TLS between a connection's socket and its packets. Nothing here runs for a connection without it.
 
 use std::io::{self, Read as _, Write as _};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rustls::pki_types::CertificateDer;
 use rustls::{ServerConfig, ServerConnection};
+use tokio::sync::Semaphore;
 
 use super::connection::read;
 use super::connections::Socket;
@@ -12,6 +13,13 @@ use super::outgoing::send_some;
 
 /// Reads from the socket in one turn: records may be empty, so that bytes for the reader are no measure.
 const READS_MAX: usize = 64;
+
+/// Handshakes reckoned at once, of all shards: half of the processors stay free for those who are connected.
+pub(super) fn handshakes_at_once() -> usize {
+    std::thread::available_parallelism().map_or(1, |count| count.get().div_ceil(2))
+}
+
+static HANDSHAKES: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(handshakes_at_once()));
 
 pub(super) struct Tls {
     session: ServerConnection,
@@ -128,19 +136,22 @@ impl Tls {
         true
     }
 
-    pub(super) async fn handshake(&mut self, socket: &Socket) -> io::Result<()> {
+    /// The handshake as far as it goes; `socket` has something to read.
+    pub(super) async fn handshake(mut self: Box<Self>, socket: &Socket) -> io::Result<Box<Self>> {
         loop {
             while !self.write_out(socket)? {
                 drop(socket.writable().await?);
             }
             if !self.session.is_handshaking() {
-                return Ok(());
+                return Ok(self);
             }
             drop(socket.readable().await?);
             match self.session.read_tls(&mut Reader(socket)) {
                 Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the client closed the connection")),
                 Ok(_) => {
-                    if let Err(error) = self.session.process_new_packets() {
+                    let (tls, judged) = self.reckon().await?;
+                    self = tls;
+                    if let Err(error) = judged {
                         // The peer is told why, as far as the socket takes it.
                         let _ = self.write_out(socket);
                         return Err(io::Error::new(io::ErrorKind::InvalidData, error));
@@ -149,8 +160,18 @@ impl Tls {
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 Err(error) => return Err(error),
             }
-            // One handshake costs some milliseconds of arithmetic: others have their turn.
-            tokio::task::yield_now().await;
         }
+    }
+
+    /// The arithmetic of a handshake takes some milliseconds: not on the shard's thread, where others would wait for it.
+    async fn reckon(mut self: Box<Self>) -> io::Result<(Box<Self>, Result<(), rustls::Error>)> {
+        let turn = HANDSHAKES.acquire().await.map_err(io::Error::other)?;
+        let reckoned = tokio::task::spawn_blocking(move || {
+            let judged = self.session.process_new_packets().map(drop);
+            // Held until the work is done, though nobody may wait for it any more.
+            drop(turn);
+            (self, judged)
+        });
+        reckoned.await.map_err(io::Error::other)
     }
 }
