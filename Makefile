@@ -1,7 +1,7 @@
 # The two commands: `make run` and `make test`. Both do their own set-up on a fresh Debian machine with a Rust toolchain.
 
 SHELL := /bin/sh
-.PHONY: run test soak crash-proof check docker-setup bench bench-wear bench-stores image fuzz help
+.PHONY: run test soak crash-proof check docker-setup bench bench-wear bench-stores limits image fuzz help
 
 # The tests' own Python comes first; Debian keeps daemons outside a plain user's PATH.
 TEST_PATH := $(CURDIR)/target/python/bin:$(PATH):/usr/sbin:/sbin
@@ -14,6 +14,7 @@ help:
 	@echo 'make bench   darner and mosquitto side by side'
 	@echo 'make bench-wear   bytes that reach a card each day, beside mosquitto (WEAR_SECONDS: 600; as root)'
 	@echo 'make bench-stores   the journal beside redb, fjall and SQLite'
+	@echo 'make limits  a hostile network: what it costs in memory, and other clients in time; rewrites docs/limits.md'
 	@echo 'make fuzz    each fuzz target for FUZZ_SECONDS (600); FUZZ_TARGET names one'
 	@echo 'make image   the container image, as darner:latest'
 
@@ -67,6 +68,10 @@ bench-wear:
 
 bench-stores:
 	@cd benches/stores && cargo run --locked --release --quiet
+
+limits:
+	@tests/setup/packages.sh test
+	@PATH="$(TEST_PATH)" cargo bench --locked --bench limits
 
 # libFuzzer's instrumentation needs an unstable compiler flag, which RUSTC_BOOTSTRAP=1 permits the stable compiler. New inputs stay in target/.
 FUZZ_SECONDS ?= 600

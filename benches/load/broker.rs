@@ -2,7 +2,7 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -18,6 +18,10 @@ pub fn pin(pid: i32, core: usize) {
     if cores.set(core).is_ok() {
         let _ = sched_setaffinity(Pid::from_raw(pid), &cores);
     }
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
 pub struct Broker {
@@ -53,7 +57,7 @@ impl Broker {
 
     /// With `persistence true`, in a folder that goes at the end; `durability` for darner.
     pub fn start_at(program: &[String], location: Option<PathBuf>, durability: Option<&str>) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
+        let port = free_port();
         let conf = std::env::temp_dir().join(format!("darner-bench-{}-{port}.conf", std::process::id()));
         let mut text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nlog_dest none\n");
         if let Some(folder) = &location {
@@ -62,6 +66,20 @@ impl Broker {
             text += &format!("persistence true\npersistence_location {}/\n", folder.display());
         }
         std::fs::write(&conf, text).expect("a configuration");
+        Self::spawn(program, (port, conf, location), durability)
+    }
+
+    /// With a configuration of the caller's, for which there is a folder.
+    pub fn configured(program: &[String], configuration: impl FnOnce(&Path, u16) -> String) -> Self {
+        let port = free_port();
+        let folder = std::env::temp_dir().join(format!("darner-bench-{}-{port}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let conf = folder.join("mosquitto.conf");
+        std::fs::write(&conf, configuration(&folder, port)).expect("a configuration");
+        Self::spawn(program, (port, conf, Some(folder)), None)
+    }
+
+    fn spawn(program: &[String], (port, conf, location): (u16, PathBuf, Option<PathBuf>), durability: Option<&str>) -> Self {
         let child = Command::new(&program[0])
             .args(&program[1..])
             .arg("-c")
@@ -104,8 +122,16 @@ impl Broker {
     }
 
     pub fn rss_kib(&self) -> f64 {
+        self.status("VmRSS:")
+    }
+
+    pub fn peak_kib(&self) -> f64 {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, name: &str) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the broker runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel says so");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 }

@@ -22,6 +22,7 @@ mod health;
 mod house;
 mod image;
 mod init;
+mod limits;
 mod logging;
 mod packets;
 mod passwd;
