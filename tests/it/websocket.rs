@@ -1,5 +1,7 @@
 //! WebSockets and the PROXY protocol on the real binary.
 
+mod secure;
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
