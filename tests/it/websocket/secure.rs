@@ -1,11 +1,13 @@
 //! WebSockets within TLS: a certificate swapped under open connections, certificates of clients, and a proxy in front.
 
 use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use nix::sys::signal::Signal;
 
 use super::{CONNACK, CONNECT, OPEN, REQUEST, frame, message};
+use crate::support::peer::debian;
 use crate::support::process::{Broker, Folder, run, wait_until};
 use crate::tls::{Authority, folder};
 
@@ -24,8 +26,12 @@ struct Tunnel {
 impl Tunnel {
     /// With the certificate NAME.crt and its key, where one is named.
     fn open(broker: &Broker, certificate: Option<&str>) -> Self {
+        Self::to(broker.port, certificate, broker)
+    }
+
+    fn to(port: u16, certificate: Option<&str>, broker: &Broker) -> Self {
         let mut client = Command::new("openssl");
-        client.args(["s_client", "-quiet", "-connect", &format!("127.0.0.1:{}", broker.port)]);
+        client.args(["s_client", "-quiet", "-connect", &format!("127.0.0.1:{port}")]);
         if let Some(name) = certificate {
             let file = |ending: &str| broker.folder.path().join(format!("{name}.{ending}"));
             client.arg("-cert").arg(file("crt")).arg("-key").arg(file("key"));
@@ -119,4 +125,63 @@ fn certificates_of_clients_are_asked_for_and_name_them_over_websockets() {
         assert!(!Tunnel::open(&broker, None).comes_in());
         assert!(!Tunnel::open(&broker, Some("stranger")).comes_in());
     }
+}
+
+/// A proxy that puts `header` before each connection to the broker; its port.
+fn proxy(broker: &Broker, header: &'static [u8]) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (port, behind) = (listener.local_addr().expect("bound").port(), broker.port);
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(mut broker) = TcpStream::connect(("127.0.0.1", behind)) else { return };
+            let _ = broker.write_all(header);
+            pass(&client, &broker);
+            pass(&broker, &client);
+        }
+    });
+    port
+}
+
+fn pass(from: &TcpStream, to: &TcpStream) {
+    let (mut from, mut to) = (from.try_clone().expect("a socket"), to.try_clone().expect("a socket"));
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut from, &mut to);
+        let _ = to.shutdown(Shutdown::Write);
+    });
+}
+
+/// Debian's client through a proxy.
+fn publish(port: u16, more: &[&str]) {
+    let mut client = debian("mosquitto_pub");
+    client.args(["-h", "localhost", "-p", &port.to_string(), "-i", "real", "-q", "1", "-t", "a", "-m", "b"]);
+    let (code, _, said) = run(client.args(more));
+    assert_eq!(code, 0, "{said}");
+}
+
+#[test]
+fn a_proxys_header_comes_before_tls_and_before_websockets_in_it() {
+    const HEADER: &[u8] = b"PROXY TCP4 192.0.2.7 127.0.0.1 6275 8883\r\n";
+    let conf = format!("listener {{port}} 127.0.0.1\nallow_anonymous true\n{PAIR}enable_proxy_protocol 1\n");
+    let broker = Broker::start_in(folder().0, &conf);
+    let authority = broker.folder.path().join("ca.crt").display().to_string();
+    publish(proxy(&broker, HEADER), &["--cafile", &authority]);
+    broker.wait_for_log("New client connected from 192.0.2.7:6275 as real");
+
+    let broker = start(folder().0, "enable_proxy_protocol 1\n");
+    assert!(Tunnel::to(proxy(&broker, HEADER), None, &broker).comes_in(), "{}", broker.log());
+    broker.wait_for_log("New client connected from 192.0.2.7:6275 as ws");
+}
+
+#[test]
+fn a_proxys_binary_header_comes_before_mqtt_and_before_websockets() {
+    const HEADER: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\x7f\0\0\x01\x18\x83\x22\xb3";
+    let broker = Broker::start("listener {port} 127.0.0.1\nallow_anonymous true\nenable_proxy_protocol 2\n");
+    publish(proxy(&broker, HEADER), &[]);
+    broker.wait_for_log("New client connected from 192.0.2.7:6275 as real");
+
+    let broker = Broker::start(&format!("{OPEN}enable_proxy_protocol 2\n"));
+    let mut socket = TcpStream::connect(("127.0.0.1", proxy(&broker, HEADER))).expect("accepted");
+    socket.write_all(REQUEST.as_bytes()).expect("taken");
+    socket.write_all(&frame(0x82, CONNECT)).expect("taken");
+    broker.wait_for_log("New client connected from 192.0.2.7:6275 as ws");
 }
