@@ -21,8 +21,8 @@ const CONNECT_BYTES_MAX: u32 = 64 << 10;
 
 /// A connection's packets are handled for this long before others have their turn: some packets are a lot of work (a PUBLISH for
 /// thousands of subscriptions), and while they last nobody is heard, not even the watchdog.
-const TURN_MAX: Duration = Duration::from_millis(20);
-/// Packets between two looks at the clock.
+const TURN_MAX: Duration = Duration::from_millis(2);
+/// Packets between two looks at the clock; the first few may each be a lot of work, and are looked at more closely.
 const CLOCK_EVERY: u32 = 16;
 
 /// What was read and is not a whole packet yet.
@@ -273,7 +273,7 @@ impl Driver {
         let mut count = 0_u32;
         incoming.interrupted = false;
         while used < bytes.len() {
-            if count % CLOCK_EVERY == CLOCK_EVERY - 1 && began.elapsed() > TURN_MAX {
+            if (count.is_power_of_two() || count % CLOCK_EVERY == CLOCK_EVERY - 1) && began.elapsed() > TURN_MAX {
                 incoming.interrupted = true;
                 return used;
             }
