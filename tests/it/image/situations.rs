@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 
-use crate::support::docker::{Container, docker, image};
+use crate::support::docker::{Container, Ended, docker, image};
 use crate::support::process::{Engine, Folder};
 
 const CONF: &str = "listener 1883\nallow_anonymous true\n";
@@ -12,14 +12,34 @@ fn mount(folder: &Folder, inside: &str) -> String {
     format!("{}:{inside}", folder.path().display())
 }
 
-/// Starts a container that has to serve, and returns it.
+/// Starts a container that has to answer, and returns it with what its health check said.
 #[track_caller]
-fn serves(image: &str, options: &[&str]) -> Container {
+fn answers(image: &str, options: &[&str]) -> (Container, Ended) {
     let container = Container::start(image, options, &[]);
     container.wait_until_answering();
     assert_eq!(container.inspect("{{.State.Running}} {{.RestartCount}}"), "true 0", "{}", container.logs());
     let health = container.exec(&["darner", "healthcheck"]);
+    (container, health)
+}
+
+/// Starts a container that has to serve and to keep, and returns it.
+#[track_caller]
+fn serves(image: &str, options: &[&str]) -> Container {
+    let (container, health) = answers(image, options);
     assert_eq!(health.code, 0, "{}\n{}", health.said(), container.logs());
+    container
+}
+
+/// Starts a container that has to serve though nothing can be kept in its volume, and to say so where people look, and
+/// returns it.
+#[track_caller]
+fn serves_from_memory(image: &str, options: &[&str]) -> Container {
+    let (container, health) = answers(image, options);
+    assert_eq!(health.code, 1, "{}\n{}", health.said(), container.logs());
+    assert!(health.said().starts_with("unhealthy: Nothing can be kept in "), "{}", health.said());
+    assert!(container.logs().contains("Error: Nothing can be kept in "), "{}", container.logs());
+    let round_trip = "mosquitto_sub -t memory -C 1 -W 2 & sleep 0.3; mosquitto_pub -t memory -m served && wait $!";
+    container.wait_for("a message that passes", || container.exec(&["sh", "-c", round_trip]).stdout == "served\n");
     container
 }
 
@@ -59,7 +79,7 @@ fn a_file_where_a_named_folder_is_due() {
     let folder = Folder::new("file");
     folder.write("mosquitto.conf", format!("{CONF}persistence true\npersistence_location /mosquitto/config/data/\nlog_dest stdout\n"));
     folder.write("data", "not a folder");
-    let container = serves(image, &["-v", &mount(&folder, "/mosquitto/config")]);
+    let container = serves_from_memory(image, &["-v", &mount(&folder, "/mosquitto/config")]);
     assert!(container.logs().contains("/mosquitto/config/data"), "{}", container.logs());
     assert_eq!(std::fs::read_to_string(folder.path().join("data")).expect("the file"), "not a folder");
 }
@@ -75,7 +95,7 @@ fn a_full_disk() {
         "--tmpfs",
         "/mosquitto/data:size=4k,nr_inodes=1",
     ];
-    let container = serves(image, &options);
+    let container = serves_from_memory(image, &options);
     assert!(container.logs().contains("/mosquitto/pwfile full"), "{}", container.logs());
 }
 
@@ -91,14 +111,14 @@ fn under_another_user_on_that_user_s_folder() {
     let Some(image) = image() else { return };
     let folder = Folder::new("user");
     chown(folder.path(), Some(1000), Some(1000)).expect("root");
-    let container = serves(image, &["--user", "1000:1000", "-v", &mount(&folder, "/mosquitto/config")]);
+    let container = serves_from_memory(image, &["--user", "1000:1000", "-v", &mount(&folder, "/mosquitto/config")]);
     assert!(container.exec(&["ls", "/mosquitto/config"]).ok().contains("mosquitto.conf"), "{}", container.logs());
 }
 
 #[test]
 fn without_any_capability() {
     let Some(image) = image() else { return };
-    serves(image, &["--cap-drop", "ALL"]);
+    serves_from_memory(image, &["--cap-drop", "ALL"]);
 }
 
 #[test]
@@ -136,7 +156,7 @@ fn on_a_read_only_root() {
 #[test]
 fn under_a_random_user_without_any_right() {
     let Some(image) = image() else { return };
-    serves(image, &["--user", "1000620000:0", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]);
+    serves_from_memory(image, &["--user", "1000620000:0", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]);
 }
 
 #[test]
