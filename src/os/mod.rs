@@ -1,5 +1,6 @@
 //! The only `unsafe` and libc of the project.
 
+pub mod accounts;
 pub mod beneath;
 pub mod fd_passing;
 pub mod identity;

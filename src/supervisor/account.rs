@@ -1,5 +1,6 @@
 //! Who the broker becomes.
 
+use crate::os::accounts;
 use crate::os::spawn::Identity;
 
 /// The image's `mosquitto`.
@@ -11,23 +12,13 @@ pub(super) fn resolve(user: &str, passwd: &str, environment: impl Fn(&str) -> Op
         return (None, None);
     }
     let number = |name: &str| environment(name).and_then(|text| text.trim().parse::<u32>().ok());
-    let (found, warning) = match entry(user, passwd) {
+    let (found, warning) = match accounts::find(user, passwd) {
         Some(identity) => (identity, None),
         None if user == "mosquitto" => (MOSQUITTO, None),
         None => (MOSQUITTO, Some(format!("Warning: user \"{user}\" is not in /etc/passwd; the broker runs as 1883:1883."))),
     };
     let identity = Identity { uid: number("PUID").unwrap_or(found.uid), gid: number("PGID").unwrap_or(found.gid) };
     (Some(identity), warning)
-}
-
-fn entry(user: &str, passwd: &str) -> Option<Identity> {
-    passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        if fields.next() != Some(user) {
-            return None;
-        }
-        Some(Identity { uid: fields.nth(1)?.parse().ok()?, gid: fields.next()?.parse().ok()? })
-    })
 }
 
 #[cfg(test)]

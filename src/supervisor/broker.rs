@@ -118,7 +118,7 @@ impl Broker {
     fn adopt(&mut self, conf: &Conf) {
         self.voice.reconfigure(&conf.log);
         if self.root {
-            let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+            let passwd = os::accounts::passwd_file();
             let (identity, warning) = account::resolve(&conf.user, &passwd, |name| std::env::var(name).ok());
             self.identity = if self.home.identity.is_some() { self.home.identity.filter(|who| who.uid != 0) } else { identity };
             self.eyes.identity = self.identity;

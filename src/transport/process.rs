@@ -1,13 +1,14 @@
 //! What mosquitto does to its own process at the start: going into the background, giving up root, the pid file.
 
-use std::ffi::CString;
 use std::path::Path;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::{Gid, Uid, User, chown, geteuid, initgroups, setgid, setgroups, setuid};
+use nix::unistd::{Gid, Uid, chown, geteuid, setgid, setgroups, setuid};
 
 use crate::conf::Conf;
 use crate::notice::Notice;
+use crate::os::accounts;
+use crate::os::spawn::Identity;
 
 /// As many open files as we are allowed: a connection is one.
 pub(super) fn raise_open_files() {
@@ -21,12 +22,13 @@ pub(super) fn daemon() -> Result<(), String> {
     nix::unistd::daemon(true, false).map_err(|error| format!("Error in daemon(): {}.", error.desc()))
 }
 
-/// Who the broker becomes; `None`: it stays who it is.
-fn account(conf: &Conf, said: &mut Vec<Notice>) -> Result<Option<User>, String> {
+/// Who the broker becomes, by name; `None`: it stays who it is.
+fn account(conf: &Conf, said: &mut Vec<Notice>) -> Result<Option<(String, Identity)>, String> {
     if !geteuid().is_root() || conf.user == "root" {
         return Ok(None);
     }
-    let look_up = |name: &str| User::from_name(name).ok().flatten();
+    let passwd = accounts::passwd_file();
+    let look_up = |name: &str| accounts::find(name, &passwd).map(|who| (name.to_owned(), who));
     if let Some(user) = look_up(&conf.user) {
         return Ok(Some(user));
     }
@@ -43,13 +45,14 @@ fn account(conf: &Conf, said: &mut Vec<Notice>) -> Result<Option<User>, String> 
 pub(super) fn drop_privileges(conf: &Conf, supervised: bool) -> Result<Vec<Notice>, String> {
     let mut said = Vec::new();
     let user = if supervised { None } else { account(conf, &mut said)? };
-    if let Some(user) = user {
+    if let Some((name, who)) = user {
+        let (uid, gid) = (Uid::from_raw(who.uid), Gid::from_raw(who.gid));
         for path in conf.listeners.iter().filter_map(|listener| listener.unix_path.as_ref()) {
             // A socket of a supervisor's making is its own matter.
-            let _ = chown(path, Some(user.uid), Some(user.gid));
+            let _ = chown(path, Some(uid), Some(gid));
         }
-        become_user(&user.name, user.uid, user.gid)?;
-        said.push(Notice::RunningAs { user: user.name });
+        become_user(&name, uid, gid)?;
+        said.push(Notice::RunningAs { user: name });
     }
     if geteuid().is_root() {
         said.push(Notice::RunningAsRoot {});
@@ -60,10 +63,9 @@ pub(super) fn drop_privileges(conf: &Conf, supervised: bool) -> Result<Vec<Notic
 fn become_user(name: &str, uid: Uid, gid: Gid) -> Result<(), String> {
     let failed =
         |what: &'static str| move |error: nix::Error| format!("Error setting {what} whilst dropping privileges: {}.", error.desc());
-    match CString::new(name) {
-        Ok(name) => initgroups(&name, gid).map_err(failed("groups"))?,
-        Err(_) => setgroups(&[gid]).map_err(failed("groups"))?,
-    }
+    let others = accounts::supplementary_groups(name, &accounts::group_file()).into_iter().map(Gid::from_raw);
+    let groups: Vec<Gid> = std::iter::once(gid).chain(others.filter(|other| *other != gid)).collect();
+    setgroups(&groups).map_err(failed("groups"))?;
     setgid(gid).map_err(failed("gid"))?;
     setuid(uid).map_err(failed("uid"))
 }

@@ -1,9 +1,11 @@
 //! The image: what it is made of, and how its container lives and ends.
 
+use std::process::Command;
+
 mod situations;
 
 use super::support::docker::{Container, docker, image};
-use super::support::process::Folder;
+use super::support::process::{Broker, Folder, run};
 
 /// Lines of `ps` in the container that run the broker, as (pid, parent).
 fn processes(container: &Container) -> Vec<(String, String, String)> {
@@ -38,6 +40,21 @@ fn the_image_is_small_and_declares_what_mosquitto_s_users_rely_on() {
         "{{.Config.Healthcheck.StartPeriod}} {{.Config.Healthcheck.Interval}} {{.Config.Healthcheck.Timeout}} {{.Config.Healthcheck.Retries}}",
     );
     assert_eq!(health, "30s 30s 10s 3");
+}
+
+/// Whoever carries the one binary out of the image has all of it: nothing of the host's C library is loaded, whatever its
+/// nsswitch.conf names.
+#[test]
+fn the_binary_of_the_image_serves_outside_it_and_gives_up_root() {
+    let Some(image) = image() else { return };
+    let folder = Folder::new("carried-out");
+    let carried = folder.path().join("darner");
+    let container = Container::start(image, &[], &[]);
+    docker(&["cp", &format!("{}:/usr/sbin/darner", container.name), &carried.display().to_string()]).ok();
+    let broker = Broker::start_with(Command::new(&carried), folder, "listener {port} 127.0.0.1\nallow_anonymous true\nuser nobody\n");
+    broker.wait_for_log("running mosquitto as user: nobody.");
+    let sent = run(Command::new(&carried).args(["mosquitto_pub", "-h", "localhost", "-p", &broker.port.to_string(), "-t", "a", "-m", "b"]));
+    assert_eq!(sent.0, 0, "{sent:?}\n{}", broker.log());
 }
 
 #[test]

@@ -102,14 +102,19 @@ impl Broker {
 
     /// `words`: what the command line begins with, a program that becomes the broker.
     pub fn start_within(words: &[String], folder: Folder, conf: &str) -> Self {
-        let port = free_port();
-        let conf = conf.replace("{port}", &port.to_string()).replace("{folder}", &folder.path().display().to_string());
-        let conf = folder.write("mosquitto.conf", conf);
-        let log = std::fs::File::create(folder.path().join("stderr")).expect("a log");
         let mut command = Command::new(words.first().map_or_else(darner, PathBuf::from));
         if !words.is_empty() {
             command.args(&words[1..]).arg(darner());
         }
+        Self::start_with(command, folder, conf)
+    }
+
+    /// `command`: what becomes the broker once it has `broker -c CONF` for arguments.
+    pub fn start_with(mut command: Command, folder: Folder, conf: &str) -> Self {
+        let port = free_port();
+        let conf = conf.replace("{port}", &port.to_string()).replace("{folder}", &folder.path().display().to_string());
+        let conf = folder.write("mosquitto.conf", conf);
+        let log = std::fs::File::create(folder.path().join("stderr")).expect("a log");
         let child = command
             .args(["broker", "-c"])
             .arg(&conf)
