@@ -3,5 +3,5 @@
 mod compared;
 mod flows;
 mod mqtt_js;
-mod paho;
+pub mod paho;
 mod tls;

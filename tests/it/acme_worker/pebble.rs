@@ -11,6 +11,8 @@ use crate::support::process::{Folder, darner, free_port};
 
 pub struct Pebble {
     pub folder: Folder,
+    /// What its TLS certificate calls it.
+    host: String,
     port: u16,
     http_port: u16,
     dns_management: u16,
@@ -21,6 +23,11 @@ pub struct Pebble {
 impl Pebble {
     /// `more` is merged into Pebble's configuration; `environment` are its knobs.
     pub fn start(more: &Value, environment: &[(&str, &str)]) -> Self {
+        Self::start_at("127.0.0.1", more, environment)
+    }
+
+    /// For clients in containers, which find it at this address of the machine.
+    pub fn start_at(address: &str, more: &Value, environment: &[(&str, &str)]) -> Self {
         let folder = Folder::new("pebble");
         let authority = rcgen::KeyPair::generate().expect("a key");
         let mut params = rcgen::CertificateParams::new(vec![]).expect("parameters");
@@ -30,14 +37,14 @@ impl Pebble {
         let root = params.self_signed(&authority).expect("a root");
         let issuer = rcgen::Issuer::new(params, authority);
         let key = rcgen::KeyPair::generate().expect("a key");
-        let server = rcgen::CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).expect("parameters");
+        let server = rcgen::CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into(), address.to_owned()]).expect("parameters");
         let server = server.signed_by(&key, &issuer).expect("a certificate");
         folder.write("ca.pem", root.pem());
         let certificate = folder.write("server.pem", server.pem());
         let private_key = folder.write("server.key", key.serialize_pem());
         let (port, http_port) = (free_port(), free_port());
         let mut configuration = json!({
-            "listenAddress": format!("127.0.0.1:{port}"), "managementListenAddress": format!("127.0.0.1:{}", free_port()),
+            "listenAddress": format!("{address}:{port}"), "managementListenAddress": format!("127.0.0.1:{}", free_port()),
             "certificate": certificate, "privateKey": private_key, "httpPort": http_port, "tlsPort": free_port(),
             "ocspResponderURL": "", "externalAccountBindingRequired": false, "certificateValidityPeriod": 7776000,
         });
@@ -45,7 +52,8 @@ impl Pebble {
             configuration[name] = value.clone();
         }
         let dns = free_port();
-        let mut pebble = Self { folder, port, http_port, dns_management: free_port(), configuration, children: Vec::new() };
+        let host = if address == "127.0.0.1" { "localhost" } else { address }.to_owned();
+        let mut pebble = Self { folder, host, port, http_port, dns_management: free_port(), configuration, children: Vec::new() };
         let mut names = Command::new("pebble-challtestsrv");
         names.arg("-management").arg(format!("127.0.0.1:{}", pebble.dns_management));
         names.arg("-dns01").arg(format!("127.0.0.1:{dns}"));
@@ -59,7 +67,7 @@ impl Pebble {
         pebble.spawn(server);
         // Pebble makes its roots first.
         let end = Instant::now() + Duration::from_secs(60);
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        while std::net::TcpStream::connect((address, port)).is_err() {
             assert!(Instant::now() < end, "Pebble does not listen: {}", pebble.log());
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -92,11 +100,21 @@ impl Pebble {
         self.http_port
     }
 
+    /// A file with the root of what it issues.
+    pub fn root(&self) -> std::path::PathBuf {
+        let management = self.configuration["managementListenAddress"].as_str().expect("an address");
+        let ask = format!("printf 'GET /roots/0 HTTP/1.0\\r\\n\\r\\n' | openssl s_client -quiet -connect {management} 2>/dev/null");
+        let output = Command::new("bash").args(["-c", &ask]).output().expect("openssl is installed");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let begin = text.find("-----BEGIN").expect("a certificate");
+        self.folder.write("root.pem", &text[begin..])
+    }
+
     /// What PID 1's environment says of this CA.
     pub fn environment(&self) -> [(&'static str, String); 3] {
         let ca_file = self.folder.path().join("ca.pem").display().to_string();
         [
-            ("ACME_DIRECTORY", format!("https://localhost:{}/dir", self.port)),
+            ("ACME_DIRECTORY", format!("https://{}:{}/dir", self.host, self.port)),
             ("ACME_CA_FILE", ca_file),
             ("ACME_HTTP_PORT", self.http_port.to_string()),
         ]

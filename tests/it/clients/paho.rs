@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 
 use crate::support::process::{Broker, run};
 
 /// The folder with paho-mqtt, filled by pip the first time.
-fn library() -> PathBuf {
+pub fn library() -> PathBuf {
+    static FILLS: Mutex<()> = Mutex::new(());
+    let _filling = FILLS.lock();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let library = root.join("target/pylib");
     if !library.join("paho").is_dir() {

@@ -189,11 +189,12 @@ impl Project {
         for (from, to) in [
             (built_here, format!("    image: {image}\n")),
             (&*format!("container_name: {service}\n"), format!("container_name: {}\n", project.container.name)),
-            ("\"1883:1883\"", "\"127.0.0.1::1883\"".to_owned()),
         ] {
             assert!(text.contains(from), "{example} holds {from:?}");
             text = text.replace(from, &to);
         }
+        let text: String = text.lines().map(|line| on_a_free_port(line) + "\n").collect();
+        assert!(text.contains("\"127.0.0.1::1883\""), "{example} publishes 1883");
         std::fs::write(&file, text).expect("the copy is ours");
         project
     }
@@ -229,6 +230,15 @@ impl Project {
 impl Drop for Project {
     fn drop(&mut self) {
         self.compose(&["down", "-v", "-t", "3"]);
+    }
+}
+
+/// A line of a compose file; if it publishes a port under its own number, then on one that Docker chooses, and for this machine only.
+fn on_a_free_port(line: &str) -> String {
+    let parts: Vec<_> = line.trim().strip_prefix("- \"").and_then(|rest| rest.strip_suffix('"')).unwrap_or_default().split(':').collect();
+    match parts.as_slice() {
+        [.., outside, inside] if outside == inside && inside.parse::<u16>().is_ok() => format!("      - \"127.0.0.1::{inside}\""),
+        _ => line.to_owned(),
     }
 }
 
