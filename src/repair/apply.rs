@@ -45,7 +45,7 @@ impl<'r> Repair<'r> {
             deadline: (!request.full).then(|| Instant::now() + request.time_budget),
             failures: Failures::default(),
             complete: true,
-            config: defaults::config(&request.root),
+            config: defaults::config(&request.root, &request.config),
             changes: 0,
             actions: Vec::new(),
             problems: Vec::new(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Parser as _;
 
+use super::defaults::usual_config;
 use super::{Named, Request, run_both};
 use crate::conf::{CommandLine, Conf};
 use crate::exit_code::ExitCode;
@@ -21,7 +22,7 @@ struct Arguments {
     /// Look at everything, however long it takes.
     #[arg(long)]
     full: bool,
-    /// The configuration file [default: config/mosquitto.conf below the root].
+    /// The configuration file [default: config/mosquitto.conf below the root, or conf/mosquitto.conf where conf is mounted instead].
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The folder that holds config, pwfile, data and log [default: /mosquitto, else ./darner-data].
@@ -62,7 +63,7 @@ pub fn command(arguments: &[OsString]) -> ExitCode {
     };
     let root = arguments.root.unwrap_or_else(|| if Path::new(IMAGE_ROOT).is_dir() { IMAGE_ROOT } else { LOCAL_ROOT }.into());
     let (root, config) = match (std::path::absolute(&root), arguments.config.map(std::path::absolute).transpose()) {
-        (Ok(root), Ok(config)) => (root.clone(), config.unwrap_or_else(|| root.join("config/mosquitto.conf"))),
+        (Ok(root), Ok(config)) => (root.clone(), config.unwrap_or_else(|| usual_config(&root))),
         _ => return ExitCode::Usage,
     };
     let request = Request {

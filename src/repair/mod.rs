@@ -176,10 +176,10 @@ mod tests {
         std::fs::write(request.root.join("config"), "not a folder").expect("a file");
         let report = run_both(&request, |files| {
             use crate::conf::files::ReadFiles as _;
-            assert_eq!(files.read(&request.config).expect("the built-in one"), defaults::config(&request.root));
+            assert_eq!(files.read(&request.config).expect("the built-in one"), defaults::config(&request.root, &request.config));
             None
         });
-        assert_eq!(report.embedded_config(&request.config), Some(defaults::config(&request.root).as_slice()));
+        assert_eq!(report.embedded_config(&request.config), Some(defaults::config(&request.root, &request.config).as_slice()));
         let names: Vec<_> = report.substitutes.iter().map(|(path, bytes)| (path.clone(), bytes.is_empty())).collect();
         assert_eq!(names, [(request.config.clone(), false), (request.root.join("config/passwd"), true)]);
         let _ = std::fs::remove_dir_all(&request.root);

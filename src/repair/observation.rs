@@ -82,7 +82,7 @@ pub(super) enum Found {
 /// What the image and every repair wants, with or without a configuration that names more.
 pub(super) fn wanted_always(request: &Request) -> Vec<Wanted> {
     let mut wanted = Vec::new();
-    for default in defaults::rendered(&request.root) {
+    for default in defaults::rendered(&request.root, &request.config) {
         let role = match default.role {
             defaults::Role::Config => Role::Config,
             defaults::Role::Acl => Role::AclFile,

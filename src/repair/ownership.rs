@@ -28,7 +28,7 @@ fn judge(facts: &Facts, owner: (u32, u32)) -> Verdict {
 }
 
 /// What the broker needs first comes first, in case the time runs out.
-const FIRST: [&str; 3] = ["config", "pwfile", "certs"];
+const FIRST: [&str; 4] = ["config", "conf", "pwfile", "certs"];
 /// What can be large comes last.
 const LAST: [&str; 2] = ["data", "log"];
 

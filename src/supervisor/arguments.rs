@@ -18,6 +18,14 @@ impl Arguments {
     pub(super) fn with_config(path: &Path) -> Self {
         Self { config: Some(path.to_owned()), raw: vec!["-c".into(), path.into()], ..Self::default() }
     }
+
+    /// Another configuration in the place of the named one.
+    pub(super) fn instead(mut self, path: &Path) -> Self {
+        if let Some(named) = self.config.replace(path.to_owned()) {
+            self.raw.iter_mut().filter(|word| **word == named).for_each(|word| *word = path.into());
+        }
+        self
+    }
 }
 
 /// `None` when it is not a plain start (`--help`, `--version`, `--test-config`, a mistake): then the broker answers, unsupervised.
@@ -56,6 +64,12 @@ mod tests {
         assert_eq!(arguments.config, Some("/a.conf".into()));
         assert_eq!(arguments.command_line, CommandLine { ports: vec![1884], verbose: true, quiet: false });
         assert_eq!(arguments.raw, words("-c /a.conf -p 1884 -v"));
+    }
+
+    #[test]
+    fn another_configuration_takes_the_place_of_the_named_one() {
+        let arguments = parse(&words("-c /a.conf -v")).expect("a plain start").instead(Path::new("/b.conf"));
+        assert_eq!((arguments.config, arguments.raw), (Some("/b.conf".into()), words("-c /b.conf -v")));
     }
 
     #[test]

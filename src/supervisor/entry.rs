@@ -11,6 +11,7 @@ use super::run::supervise;
 use super::{first_run, init};
 use crate::exit_code::ExitCode;
 use crate::os;
+use crate::repair::defaults::usual_config;
 
 /// The image's volumes.
 const MOSQUITTO: &str = "/mosquitto";
@@ -52,6 +53,11 @@ fn image_home() -> Home {
 }
 
 pub(super) fn over_broker(arguments: Arguments, home: Home) -> ExitCode {
+    // The image's own command names the usual place; who mounted another one means that.
+    let arguments = match (&arguments.config, &home.root) {
+        (Some(config), Some(root)) if *config == root.join("config/mosquitto.conf") => arguments.instead(&usual_config(root)),
+        _ => arguments,
+    };
     let watchdog = super::seconds("DARNER_WATCHDOG_SECS").unwrap_or(WATCHDOG_SECS) * 1000;
     let watchdog = (watchdog > 0).then_some(watchdog);
     let policy = Policy {

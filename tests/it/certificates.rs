@@ -1,6 +1,6 @@
 //! Certificates under PID 1: until there is one, when somebody else renews it, when it has expired, and what is said of it.
 
-mod certbot;
+pub mod certbot;
 mod changes;
 mod faults;
 mod tls_alpn_01;

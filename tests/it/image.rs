@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+mod certbot_volumes;
 mod situations;
 
 use super::support::docker::{Container, docker, image};

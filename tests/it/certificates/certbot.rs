@@ -29,6 +29,26 @@ fn library() -> &'static Path {
     })
 }
 
+/// certbot over a folder, with a CA's own root trusted.
+pub fn certbot(ca: &Pebble, config: &Path, words: &[&str]) -> String {
+    let scratch = ca.folder.path().join("certbot");
+    let mut python = Command::new("python3");
+    python.args(["-c", "import sys; from certbot.main import main; sys.exit(main())"]).args(words);
+    python.arg("--config-dir").arg(config).arg("--work-dir").arg(&scratch).arg("--logs-dir").arg(&scratch);
+    python.env("PYTHONPATH", library()).env("PYTHONDONTWRITEBYTECODE", "1");
+    python.env("REQUESTS_CA_BUNDLE", ca.folder.path().join("ca.pem"));
+    let (code, stdout, stderr) = run(&mut python);
+    assert_eq!(code, 0, "certbot {words:?}: {stdout}{stderr}");
+    stdout
+}
+
+/// `certbot certonly`, with an account for these words.
+pub fn obtain(ca: &Pebble, config: &Path, account: &[&str]) {
+    let (port, directory) = (ca.http_port().to_string(), ca.environment()[0].1.clone());
+    let words = ["certonly", "--standalone", "--http-01-port", &port, "--server", &directory, "-d", "mqtt.test", "--agree-tos"];
+    certbot(ca, config, &[&words[..], &["--non-interactive"], account].concat());
+}
+
 struct Setting {
     running: Running,
     ca: Pebble,
@@ -45,16 +65,11 @@ impl Setting {
     }
 
     fn certbot(&self, words: &[&str]) -> String {
-        let folder = self.running.folder.path();
-        let mut python = Command::new("python3");
-        python.args(["-c", "import sys; from certbot.main import main; sys.exit(main())"]).args(words);
-        python.arg("--config-dir").arg(folder.join("letsencrypt"));
-        python.arg("--work-dir").arg(folder.join("certbot")).arg("--logs-dir").arg(folder.join("certbot"));
-        python.env("PYTHONPATH", library()).env("PYTHONDONTWRITEBYTECODE", "1");
-        python.env("REQUESTS_CA_BUNDLE", self.ca.folder.path().join("ca.pem"));
-        let (code, stdout, stderr) = run(&mut python);
-        assert_eq!(code, 0, "certbot {words:?}: {stdout}{stderr}");
-        stdout
+        certbot(&self.ca, &self.running.folder.path().join("letsencrypt"), words)
+    }
+
+    fn obtain(&self, account: &[&str]) {
+        obtain(&self.ca, &self.running.folder.path().join("letsencrypt"), account);
     }
 
     fn renew_by_certbot(&self) {
@@ -78,23 +93,7 @@ impl Setting {
 #[test]
 fn what_certbot_obtained_is_renewed_with_its_account_and_taken_back() {
     let mut setting = Setting::new();
-    let port = setting.ca.http_port().to_string();
-    let directory = setting.ca.environment()[0].1.clone();
-    setting.certbot(&[
-        "certonly",
-        "--standalone",
-        "--http-01-port",
-        &port,
-        "--server",
-        &directory,
-        "-d",
-        "mqtt.test",
-        "-m",
-        "a@b.test",
-        "--agree-tos",
-        "--no-eff-email",
-        "--non-interactive",
-    ]);
+    setting.obtain(&["-m", "a@b.test", "--no-eff-email"]);
     setting.running.start();
     assert_eq!((setting.ca.count(ISSUED), setting.version().as_str()), (1, "cert1.pem"), "taken over as it is");
     setting.renew_by_darner();
@@ -128,21 +127,7 @@ fn what_darner_obtained_is_certbot_s_to_renew_with_the_same_account() {
 #[test]
 fn an_account_that_the_ca_has_lost_is_replaced_by_one_of_ours() {
     let mut setting = Setting::new();
-    let port = setting.ca.http_port().to_string();
-    let directory = setting.ca.environment()[0].1.clone();
-    setting.certbot(&[
-        "certonly",
-        "--standalone",
-        "--http-01-port",
-        &port,
-        "--server",
-        &directory,
-        "-d",
-        "mqtt.test",
-        "--register-unsafely-without-email",
-        "--agree-tos",
-        "--non-interactive",
-    ]);
+    setting.obtain(&["--register-unsafely-without-email"]);
     let accounts = walkdir::WalkDir::new(setting.running.folder.path().join("letsencrypt/accounts"));
     let file = accounts.into_iter().flatten().find(|entry| entry.file_name() == "regr.json").expect("the account").into_path();
     let text = std::fs::read_to_string(&file).expect("an account");

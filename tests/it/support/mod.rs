@@ -5,6 +5,7 @@ pub mod docker;
 pub mod fault_proxy;
 pub mod peer;
 pub mod process;
+pub mod published;
 pub mod random;
 pub mod strace;
 pub mod volume;
