@@ -2,14 +2,16 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser as _;
 
 use crate::access;
+use crate::acme::stand_in::StandIns;
 use crate::conf::diagnostic::{Diagnostic, Severity};
-use crate::conf::files::Disk;
+use crate::conf::files::{Disk, ReadFiles};
 use crate::conf::{CommandLine, Conf, manual, options};
 use crate::exit_code::ExitCode;
 use crate::tls;
@@ -19,7 +21,28 @@ const USUAL_PATHS: [&str; 3] = ["/mosquitto/config/mosquitto.conf", "/mosquitto/
 
 /// A reader that went away (`| head`) is no failure.
 fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let _ = io::stdout().write_all(text.as_bytes());
+}
+
+/// The disk, and what PID 1 puts in the place of certificates of DOMAIN that are not there yet.
+struct WithCertificates(StandIns);
+
+impl WithCertificates {
+    fn now() -> Self {
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Self(StandIns::as_of(|name| std::env::var(name).ok(), i64::try_from(seconds).unwrap_or(i64::MAX)))
+    }
+}
+
+impl ReadFiles for WithCertificates {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let path = self.0.path(path);
+        self.0.file(&path).map_or_else(|| Disk.read(&path), |bytes| Ok(bytes.to_owned()))
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+        Disk.list(folder)
+    }
 }
 
 /// Every finding of a configuration and of the password and ACL files that it names, and how a broker would end on it.
@@ -29,7 +52,8 @@ fn judge(path: Option<&Path>) -> (Vec<Diagnostic>, ExitCode) {
     let (conf, mut found) = Conf::read(&Disk, path, &CommandLine::default(), &environment);
     let is_error = |found: &Diagnostic| found.severity == Severity::Error;
     let mut verdict = if found.iter().any(is_error) { ExitCode::Config } else { ExitCode::Ok };
-    match access::load(&Disk, &conf) {
+    let files = WithCertificates::now();
+    match access::load(&files, &conf) {
         Ok((_, more)) => found.extend(more),
         Err(error) => {
             found.extend_from_slice(error.diagnostics());
@@ -38,7 +62,7 @@ fn judge(path: Option<&Path>) -> (Vec<Diagnostic>, ExitCode) {
             }
         }
     }
-    if let Err(more) = tls::load(&Disk, &conf) {
+    if let Err(more) = tls::load(&files, &conf) {
         found.extend(more);
         if verdict == ExitCode::Ok {
             verdict = ExitCode::Failure;

@@ -4,6 +4,7 @@ pub mod exchange;
 pub mod lineage;
 pub mod schedule;
 pub mod settings;
+pub mod stand_in;
 pub mod state;
 #[allow(clippy::unnecessary_box_returns)] // its error is large, and every function there may return it
 mod worker;

@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::arguments::Arguments;
-use super::certificates::StandIns;
 use crate::access;
+use crate::acme::stand_in::StandIns;
 use crate::conf::Conf;
 use crate::conf::diagnostic::{Diagnostic, Severity};
 use crate::conf::files::{ReadFiles, Recorder};

@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
 const BESIDE: &[(&str, &str, &str)] = &[
     ("supervisor", "repair", "PID 1 mends the volumes before each start"),
     ("supervisor", "transport", "the broker's command line is understood in one place"),
+    ("check", "acme", "a certificate of DOMAIN that is not there yet is no error"),
     ("health", "client", "the round trip is a client's"),
     ("transport", "passwd", "passwords are verified off the machine's thread"),
     ("transport", "health", "the private socket that the health check uses has one address"),

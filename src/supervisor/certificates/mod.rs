@@ -1,11 +1,8 @@
 //! PID 1's half of certificates: it asks the worker for them when they are due, looks at what it brings, stores it, and has the broker
-//! use it. `worker` is the child, `challenge_port` the socket on port 80, `stand_in` what is served until there is a certificate,
-//! `take` judges and
-//! stores what it brings, `watch` sees what somebody else renews, `report` is what people are told.
+//! use it. `worker` is the child, `challenge_port` the socket on port 80, `take` judges and stores what it brings, `watch` sees what somebody else renews, `report` is what people are told.
 
 mod challenge_port;
 mod report;
-mod stand_in;
 mod take;
 mod watch;
 mod worker;
@@ -15,7 +12,6 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(super) use report::command;
-pub(super) use stand_in::StandIns;
 
 use super::control::Renew;
 use super::machine::Millis;
@@ -25,6 +21,7 @@ use crate::acme::lineage::Store;
 use crate::acme::lineage::renewal_conf::RenewalConf;
 use crate::acme::schedule::{self, Held, Next};
 use crate::acme::settings::{self, Renewal, Settings};
+use crate::acme::stand_in::StandIns;
 use crate::acme::state::{Seconds, State};
 use crate::conf::Conf;
 use crate::logging::LogType;
@@ -155,6 +152,9 @@ impl Certificates {
             self.port.bind(settings.http_port, voice);
         }
         self.look_at_held(voice);
+        if self.settings.as_ref().is_some_and(|settings| schedule::is_kept_from_tests(settings, self.held.as_ref(), wall_clock())) {
+            voice::print(report::KEPT_FROM_TESTS);
+        }
     }
 
     /// What is on disk now.
@@ -348,9 +348,7 @@ impl Certificates {
             Next::Check => {
                 voice::print("Checking on certificates...");
                 if schedule::is_kept_from_tests(&settings, self.held.as_ref(), wall) {
-                    voice::print(
-                        "TESTCERT is set, and a test certificate never takes the place of a real one: nothing is renewed (darner cert renew --dry-run rehearses).",
-                    );
+                    voice::print(report::KEPT_FROM_TESTS);
                 }
                 self.state.checked(wall, random());
                 self.keep_state(voice);

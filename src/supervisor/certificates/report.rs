@@ -11,6 +11,9 @@ use crate::exit_code::ExitCode;
 use crate::supervisor::ask;
 use crate::supervisor::control::Request;
 
+pub(super) const KEPT_FROM_TESTS: &str = "TESTCERT is set, and a test certificate never takes the place of a real one: nothing is renewed \
+     (darner cert renew --dry-run rehearses).";
+
 const USAGE: &str = "\
 Usage: darner cert                               every certificate: names, issuer, days left, next check, last error
        darner cert renew [--force] [--dry-run]   asks for a new one if it is due; now; as a rehearsal";

@@ -4,7 +4,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::super::machine::Millis;
-use super::{StandIns, report};
+use super::report;
+use crate::acme::stand_in::StandIns;
 use crate::acme::state::Seconds;
 use crate::conf::Conf;
 use crate::tls::leaf::Leaf;

@@ -8,7 +8,7 @@ use super::{NOT_AUTHORISED, USER, publish};
 use crate::acme_worker::pebble::Pebble;
 use crate::support::docker::{Project, image};
 use crate::support::process::{Engine, run};
-use crate::support::published::{DOMAIN, ORDER, Ports, ca_for_containers};
+use crate::support::published::{DOMAIN, ORDER, Ports, REFUSED, ca_for_containers};
 
 const PASSWD: &str = "/mosquitto/config/passwd";
 
@@ -17,6 +17,7 @@ struct Public {
     project: Project,
     ca: Pebble,
     ports: Ports,
+    engine: Engine,
 }
 
 impl Public {
@@ -29,26 +30,42 @@ impl Public {
             project.edit("docker-compose.yml", &format!("\"127.0.0.1::{inside}\""), &format!("\"127.0.0.1:{outside}:{inside}\""));
         }
         engine.choose(&project.folder);
+        let public = Self { project, ca, ports, engine };
+        public.choose(&public.ca);
+        public.set(DOMAIN, "");
+        public
+    }
+
+    /// Another CA than Let's Encrypt. In the container's network DOMAIN leads to the container, too.
+    fn choose(&self, ca: &Pebble) {
         let [(_, directory), (_, ca_file), _] = ca.environment();
-        // In the container's network DOMAIN leads to the container, too.
         let more = format!(
             "version: \"2.4\"\nservices:\n  mqtt:\n    environment:\n      - DARNER_CONFIG=/darner.toml\n      - ACME_DIRECTORY={directory}\n      \
              - ACME_CA_FILE=/ca.pem\n    volumes:\n      - ./darner.toml:/darner.toml:ro\n      - {ca_file}:/ca.pem:ro\n    \
              healthcheck:\n      interval: 1s\n    networks:\n      default:\n        aliases:\n          - {DOMAIN}\n"
         );
-        project.folder.write("docker-compose.override.yml", more);
-        project.folder.write(".env", format!("DOMAIN={DOMAIN}\nEMAIL=info@mqtt.test\n"));
-        Self { project, ca, ports }
+        self.project.folder.write("docker-compose.override.yml", more);
     }
 
-    /// `docker-compose up`, a user, and the certificate.
-    fn up(&self) {
+    /// What the user writes into `.env`.
+    fn set(&self, domain: &str, more: &str) {
+        self.project.folder.write(".env", format!("DOMAIN={domain}\nEMAIL=info@mqtt.test\n{more}"));
+    }
+
+    /// `docker-compose up`, and a user.
+    fn start(&self) {
         self.project.compose(&["up", "-d"]).ok();
         let container = &self.project.container;
         container.wait_for("health", || container.inspect("{{.State.Health.Status}}") == "healthy");
         container.exec(&["mosquitto_passwd", "-b", PASSWD, "hello", "world"]).ok();
         container.exec(&["darner", "reload"]).ok();
-        container.wait_for("the CA's certificate to be served", || self.ports.serve_the_ca_s());
+        assert_eq!(container.logs().contains("The rumqttd engine"), self.engine == Engine::Rumqttd, "{}", container.logs());
+    }
+
+    /// The same, and the certificate.
+    fn up(&self) {
+        self.start();
+        self.project.container.wait_for("the CA's certificate to be served", || self.ports.serve_the_ca_s());
     }
 
     fn orders(&self) -> usize {
@@ -124,7 +141,6 @@ fn a_certificate_is_obtained_and_every_port_serves(engine: Engine) {
     let public = Public::new(image, engine);
     public.up();
     let container = &public.project.container;
-    assert_eq!(container.logs().contains("The rumqttd engine"), engine == Engine::Rumqttd, "{}", container.logs());
 
     let cert = container.exec(&["darner", "cert"]).ok();
     for part in [DOMAIN, "Pebble", "days left"] {
@@ -180,4 +196,95 @@ fn a_restart_of_the_container_orders_nothing_and_a_renewal_loses_nothing(engine:
     assert_eq!((container.inspect("{{.State.StartedAt}}"), public.orders()), (started, 2), "the container stayed");
     assert_eq!(public.ports.through_websockets("hello", "world"), 0, "{}", container.logs());
     container.wait_for("health", || container.exec(&["darner", "healthcheck"]).code == 0);
+}
+
+#[test]
+fn a_rehearsal_and_then_the_real_thing() {
+    let Some(image) = image() else { return };
+    let public = Public::new(image, Engine::Core);
+    let container = &public.project.container;
+    public.set(DOMAIN, "TESTCERT=1\n");
+    public.up();
+    assert!(container.logs().contains("Obtaining TEST cert for mqtt.test"), "{}", container.logs());
+    assert!(container.exec(&["darner", "cert"]).ok().contains("(a test server)"));
+
+    let real = ca_for_containers();
+    let ports = Ports { tls: public.ports.tls.clone(), ..Ports::new(&real) };
+    // It looks for http-01 elsewhere: publish that in place of the first one's.
+    public.project.edit("docker-compose.yml", &format!(":{}:80\"", public.ports.http), &format!(":{}:80\"", real.http_port()));
+    public.choose(&real);
+    public.set(DOMAIN, "");
+    public.project.compose(&["up", "-d"]).ok();
+    container.wait_for("the real certificate", || ports.serve_the_ca_s());
+    let cert = container.exec(&["darner", "cert"]).ok();
+    assert!(!cert.contains("test server") && real.count(ORDER) == 1, "{cert}");
+
+    public.choose(&public.ca);
+    public.set(DOMAIN, "TESTCERT=1\n");
+    public.project.compose(&["up", "-d"]).ok();
+    container.wait_for_log("a test certificate never takes the place of a real one");
+    container.wait_for("the same certificate", || ports.serve_the_ca_s());
+    assert_eq!(public.orders(), 1);
+}
+
+/// What `docker-compose logs` says when the certificate does not come, while the broker serves.
+#[track_caller]
+fn is_told(public: &Public, words: &[&str]) {
+    public.start();
+    let container = &public.project.container;
+    container.wait_for_log("Next try: ");
+    let log = public.project.compose(&["logs", "--no-color"]).ok();
+    for part in words {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+    assert_eq!(publish(&public.ports.plain, USER), (0, String::new()), "{log}");
+    assert!(!public.ports.leaf().is_empty() && !public.ports.serve_the_ca_s(), "its own certificate is served: {log}");
+    assert_eq!(container.inspect("{{.State.Health.Status}} {{.RestartCount}}"), "healthy 0");
+    let cert = container.exec(&["darner", "cert"]).ok();
+    assert!(cert.contains("last error") && cert.contains("next try"), "{cert}");
+}
+
+#[test]
+fn a_domain_that_the_ca_refuses_is_said() {
+    let Some(image) = image() else { return };
+    let public = Public::new(image, Engine::Core);
+    public.set(REFUSED, "");
+    is_told(
+        &public,
+        &["no certificate for refused.test", "this CA gives no certificate for that name: take the name out, or choose another CA"],
+    );
+}
+
+#[test]
+fn a_port_80_that_does_not_lead_here_is_said() {
+    let Some(image) = image() else { return };
+    let public = Public::new(image, Engine::Core);
+    let elsewhere = crate::support::process::free_port();
+    public.project.edit("docker-compose.yml", &format!(":{}:80\"", public.ports.http), &format!(":{elsewhere}:80\""));
+    is_told(
+        &public,
+        &[
+            "the CA cannot connect: the name's A and AAAA records must lead to this machine",
+            "the challenge's port must be open to everyone",
+        ],
+    );
+}
+
+#[test]
+fn another_server_on_port_80_keeps_the_container_from_starting_and_elsewhere_it_is_said() {
+    let Some(image) = image() else { return };
+    let public = Public::new(image, Engine::Core);
+    let taken = std::net::TcpListener::bind(format!("127.0.0.1:{}", public.ports.http)).expect("a free port");
+    let up = public.project.compose(&["up", "-d"]);
+    assert!(up.code != 0 && up.said().contains("address already in use"), "{}", up.said());
+    let elsewhere = crate::support::process::free_port();
+    public.project.edit("docker-compose.yml", &format!(":{}:80\"", public.ports.http), &format!(":{elsewhere}:80\""));
+    std::thread::spawn(move || {
+        for mut visitor in taken.incoming().flatten() {
+            use std::io::{Read as _, Write as _};
+            let _ = visitor.read(&mut [0; 4096]);
+            let _ = visitor.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 7\r\nConnection: close\r\n\r\nnothing");
+        }
+    });
+    is_told(&public, &["another server answered the CA, or none: look where the name's A and AAAA records and the challenge's port lead"]);
 }

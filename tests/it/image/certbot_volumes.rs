@@ -81,6 +81,8 @@ fn everything_is_taken_over_as_it_is() {
     assert_eq!(ports.publish_over_tls("firstuser", "firstPwd"), 0, "{}", container.logs());
     assert_eq!(ports.through_websockets("firstuser", "firstPwd"), 0, "{}", container.logs());
 
+    let check = container.exec(&["darner", "check"]);
+    assert_eq!(check.code, 0, "{}", check.said());
     container.exec(&["mosquitto_passwd", "-b", "/mosquitto/conf/passwd", "second", "secondPwd"]).ok();
     assert_eq!(publish(&ports.plain, &["-u", "second", "-P", "secondPwd"]), 5, "not yet");
     container.exec(&["/restart.sh"]).ok();

@@ -9,13 +9,15 @@ use crate::acme_worker::pebble::Pebble;
 use crate::clients::paho;
 
 pub const DOMAIN: &str = "mqtt.test";
+/// A name that it gives no certificate for.
+pub const REFUSED: &str = "refused.test";
 /// What Pebble writes of an order.
 pub const ORDER: &str = "Added order \"";
 
 /// Pebble where containers find it: at this machine's address on Docker's bridge.
 pub fn ca_for_containers() -> Pebble {
     let gateway = docker(&["network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"]).ok();
-    Pebble::start_at(gateway.trim(), &serde_json::json!({}), &[])
+    Pebble::start_at(gateway.trim(), &serde_json::json!({ "domainBlocklist": [REFUSED] }), &[])
 }
 
 /// Where ports of a container are published on this machine, for good.
@@ -23,7 +25,7 @@ pub struct Ports {
     pub plain: String,
     pub tls: String,
     pub websockets: String,
-    http: String,
+    pub http: String,
     /// A file with the root that clients trust.
     pub root: PathBuf,
 }
@@ -41,19 +43,20 @@ impl Ports {
 
     /// Whether the leaf on 8883 has a chain up to the CA's root, and DOMAIN's name.
     pub fn serve_the_ca_s(&self) -> bool {
-        self.look().0 == 0
+        let mut client = self.client();
+        client.arg("-CAfile").arg(&self.root).args(["-verify_hostname", DOMAIN, "-verify_return_error"]);
+        run(&mut client).0 == 0
     }
 
-    fn look(&self) -> (i32, String) {
+    fn client(&self) -> Command {
         let mut client = Command::new("openssl");
-        client.args(["s_client", "-connect", &format!("127.0.0.1:{}", self.tls), "-servername", DOMAIN, "-CAfile"]).arg(&self.root);
-        let (code, stdout, _) = run(client.args(["-verify_hostname", DOMAIN, "-verify_return_error"]));
-        (code, stdout)
+        client.args(["s_client", "-connect", &format!("127.0.0.1:{}", self.tls), "-servername", DOMAIN]);
+        client
     }
 
-    /// Base64 of the leaf that is served on 8883.
+    /// Base64 of the leaf that is served on 8883, whoever signed it; empty where none is.
     pub fn leaf(&self) -> String {
-        let (_, shown) = self.look();
+        let shown = run(&mut self.client()).1;
         let leaf = shown.split_once("-----BEGIN CERTIFICATE-----").and_then(|(_, rest)| rest.split_once("-----END"));
         leaf.map(|(leaf, _)| leaf.trim().to_owned()).unwrap_or_default()
     }

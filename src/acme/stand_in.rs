@@ -2,23 +2,26 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::acme::lineage::Store;
-use crate::acme::state::Seconds;
+use super::lineage::Store;
+use super::settings;
+use super::state::Seconds;
 use crate::tls::self_made::{self, Period};
 
 /// The name in seed configurations that stands for the user's own.
 const EXAMPLE: &str = "mqtt.example.org";
 const DAYS: u64 = 3650;
 
+/// What the configuration's paths below `live/` mean while DOMAIN is set.
 #[derive(Default)]
-pub(in crate::supervisor) struct StandIns {
+pub struct StandIns {
     /// A folder that stands for another.
     alias: Option<(PathBuf, PathBuf)>,
     files: Vec<(PathBuf, Vec<u8>)>,
 }
 
 impl StandIns {
-    pub(super) fn new(store: &Store, name: &str, domains: &[String], is_there: bool, now: Seconds) -> Self {
+    /// For the lineage `name` of `domains`. `is_there`: its certificate can be used.
+    pub fn new(store: &Store, name: &str, domains: &[String], is_there: bool, now: Seconds) -> Self {
         if domains.is_empty() {
             return Self::default();
         }
@@ -39,13 +42,23 @@ impl StandIns {
         Self { alias, files }
     }
 
+    /// What PID 1 would use at its next start with these variables.
+    pub fn as_of(variable: impl Fn(&str) -> Option<String>, now: Seconds) -> Self {
+        let store = Store::new(&settings::root(&variable));
+        let domains = settings::domains(&variable);
+        let name = domains.first().map(|first| store.name_for(first)).unwrap_or_default();
+        let is_there = store.current(&name).is_ok_and(|pair| pair.is_some_and(|pair| pair.leaf().is_ok()));
+        Self::new(&store, &name, &domains, is_there, now)
+    }
+
     /// Where a path leads.
-    pub(in crate::supervisor) fn path(&self, path: &Path) -> PathBuf {
+    pub fn path(&self, path: &Path) -> PathBuf {
         let alias = self.alias.as_ref().and_then(|(from, to)| path.strip_prefix(from).ok().map(|file| to.join(file)));
         alias.unwrap_or_else(|| path.to_owned())
     }
 
-    pub(in crate::supervisor) fn file(&self, path: &Path) -> Option<&[u8]> {
+    /// The bytes that stand for a file that is not there yet.
+    pub fn file(&self, path: &Path) -> Option<&[u8]> {
         self.files.iter().find(|(known, _)| known == path).map(|(_, bytes)| bytes.as_slice())
     }
 }
