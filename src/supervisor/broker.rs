@@ -287,6 +287,9 @@ impl Service for Broker {
             for (log_type, line) in &refusal.log_lines {
                 self.say(*log_type, line);
             }
+            if let Some(advice) = self.certificates.advice(&refusal.log_lines) {
+                self.say(LogType::Error, &advice);
+            }
             let code = refusal.code.code();
             self.say(
                 LogType::Error,

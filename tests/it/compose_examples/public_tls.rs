@@ -99,14 +99,20 @@ impl Subscriber {
             "-t",
             "kept/#",
         ]);
-        // The name is not 127.0.0.1; that the chain leads to the root is still looked at.
-        client.arg("--insecure").arg("--cafile").arg(&public.ports.root).args(USER);
+        // The name is not 127.0.0.1; that the chain leads to the root is still looked at. With -d each CONNECT is told.
+        client.arg("--insecure").arg("-d").arg("--cafile").arg(&public.ports.root).args(USER);
         let child = client.stdin(Stdio::null()).stdout(file).stderr(Stdio::null()).spawn().expect("mosquitto_sub");
         Self { child, output }
     }
 
+    /// Messages that came.
     fn lines(&self) -> Vec<String> {
-        std::fs::read_to_string(&self.output).unwrap_or_default().lines().map(str::to_owned).collect()
+        let text = std::fs::read_to_string(&self.output).unwrap_or_default();
+        text.lines().filter(|line| !line.starts_with("Client ") && !line.starts_with("Subscribed ")).map(str::to_owned).collect()
+    }
+
+    fn connects(&self) -> usize {
+        std::fs::read_to_string(&self.output).unwrap_or_default().matches("sending CONNECT").count()
     }
 }
 
@@ -134,7 +140,11 @@ fn publish_numbers(port: &str, stop: &AtomicBool) -> Vec<String> {
     acknowledged
 }
 
-with_both_engines!(a_certificate_is_obtained_and_every_port_serves, a_restart_of_the_container_orders_nothing_and_a_renewal_loses_nothing,);
+with_both_engines!(
+    a_certificate_is_obtained_and_every_port_serves,
+    a_restart_of_the_container_orders_nothing_and_a_renewal_loses_nothing,
+    a_renewal_by_reload_ends_no_connection,
+);
 
 fn a_certificate_is_obtained_and_every_port_serves(engine: Engine) {
     let Some(image) = image() else { return };
@@ -192,10 +202,32 @@ fn a_restart_of_the_container_orders_nothing_and_a_renewal_loses_nothing(engine:
         let lines = subscriber.lines();
         acknowledged.iter().all(|number| lines.contains(number))
     });
-    assert!(container.logs().contains("Restarting the broker."), "{}", container.logs());
+    assert!(subscriber.connects() > 1 && container.logs().contains("Restarting the broker."), "{}", container.logs());
     assert_eq!((container.inspect("{{.State.StartedAt}}"), public.orders()), (started, 2), "the container stayed");
     assert_eq!(public.ports.through_websockets("hello", "world"), 0, "{}", container.logs());
     container.wait_for("health", || container.exec(&["darner", "healthcheck"]).code == 0);
+}
+
+fn a_renewal_by_reload_ends_no_connection(engine: Engine) {
+    let Some(image) = image() else { return };
+    let public = Public::new(image, engine);
+    public.set(DOMAIN, "RENEWAL=reload\n");
+    public.up();
+    let container = &public.project.container;
+    let leaf = public.ports.leaf();
+    let subscriber = Subscriber::start(&public);
+    container.wait_for("the subscription", || publish(&public.ports.plain, USER).0 == 0 && !subscriber.lines().is_empty());
+
+    // A rehearsal goes all the way, and switches nothing.
+    container.exec(&["darner", "cert", "renew", "--dry-run"]).ok();
+    assert_eq!((public.orders(), public.ports.leaf()), (2, leaf.clone()), "{}", container.logs());
+    container.exec(&["darner", "cert", "renew", "--force"]).ok();
+    container.wait_for("the next certificate", || public.ports.serve_the_ca_s() && public.ports.leaf() != leaf);
+    let before = subscriber.lines().len();
+    assert_eq!(publish(&public.ports.plain, USER).0, 0);
+    container.wait_for("a message after", || subscriber.lines().len() > before);
+    assert_eq!(subscriber.connects(), 1, "{}", container.logs());
+    assert!(!container.logs().contains("Restarting the broker."), "{}", container.logs());
 }
 
 #[test]

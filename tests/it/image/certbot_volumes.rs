@@ -144,3 +144,19 @@ fn an_empty_conf_volume_without_a_domain_is_no_open_broker() {
     assert_eq!(publish(&container.port(), &["-u", "firstuser", "-P", "firstPwd"]), 0, "{}", container.logs());
     assert!(folder.path().join("mosquitto.conf").exists() && container.exec(&["darner", "check"]).code == 0);
 }
+
+#[test]
+fn without_a_domain_the_log_says_what_its_tls_listeners_wait_for() {
+    let Some(image) = image() else { return };
+    let folder = Folder::new("no-domain");
+    folder.write("mosquitto.conf", configuration());
+    let mount = format!("{}:/mosquitto/conf", folder.path().display());
+    let container = Container::start(image, &["-v", &mount, "-e", "DARNER_PATIENCE_SECS=0"], &[]);
+    assert_eq!(container.wait_until_ended(), "1");
+    let log = container.logs();
+    for part in
+        ["/etc/letsencrypt/live/mqtt.example.org/chain.pem", "DOMAIN is not: set both, or mount the folder in which certbot keeps them"]
+    {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+}
