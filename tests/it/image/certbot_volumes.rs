@@ -160,3 +160,20 @@ fn without_a_domain_the_log_says_what_its_tls_listeners_wait_for() {
         assert!(log.contains(part), "{part}: {log}");
     }
 }
+
+#[test]
+fn the_user_of_the_other_image_keeps_its_files_where_puid_and_pgid_name_it() {
+    let Some(image) = image() else { return };
+    let folder = Folder::new("puid");
+    let passwd = folder.write("mosquitto/conf/passwd", "");
+    folder.write("mosquitto/conf/mosquitto.conf", "listener 1883\nallow_anonymous false\npassword_file /mosquitto/conf/passwd\n");
+    give_to_the_seed_s_user(&folder.path().join("mosquitto"));
+    let mount = format!("{}/mosquitto/conf:/mosquitto/conf", folder.path().display());
+    let container = Container::start(image, &["-v", &mount, "-e", "PUID=100", "-e", "PGID=101", "-p", "127.0.0.1::1883"], &[]);
+    container.wait_for("health", || container.exec(&["darner", "healthcheck"]).code == 0);
+    container.exec(&["mosquitto_passwd", "-b", "/mosquitto/conf/passwd", "firstuser", "firstPwd"]).ok();
+    container.exec(&["/restart.sh"]).ok();
+    assert_eq!(publish(&container.port(), &["-u", "firstuser", "-P", "firstPwd"]), 0, "{}", container.logs());
+    let owner = std::fs::metadata(&passwd).expect("the file");
+    assert_eq!((owner.uid(), owner.gid(), owner.mode() & 0o777), (100, 101, 0o600));
+}
