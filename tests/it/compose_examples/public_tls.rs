@@ -259,6 +259,16 @@ fn a_rehearsal_and_then_the_real_thing() {
     assert_eq!(public.orders(), 1);
 }
 
+#[test]
+fn a_name_that_nobody_wrote_into_env_is_asked_for_before_anything_starts() {
+    let Some(image) = image() else { return };
+    let project = Project::copy(image, "public-tls", "mqtt");
+    let up = project.compose(&["up", "-d"]);
+    assert!(up.code != 0 && up.said().contains("write the name that your clients use into .env"), "{}", up.said());
+    // So that the rest of the compose file can be taken down.
+    project.folder.write(".env", "DOMAIN=a.test\nEMAIL=a@a.test\n");
+}
+
 /// What `docker-compose logs` says when the certificate does not come, while the broker serves.
 #[track_caller]
 fn is_told(public: &Public, words: &[&str]) {
