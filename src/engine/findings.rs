@@ -255,6 +255,8 @@ pub fn markdown() -> String {
          A message that plain subscriptions match goes into the router and comes back once for each of them. darner keeps a ledger of what\n\
          must come back: publishers wait while more than 32 KiB is out there, and a router that owes something and gives nothing back for\n\
          ten seconds, or whose thread has died, ends the process with exit code 75, so that the supervisor starts it again.\n\n\
+         The compose examples (first start, health check, users added and reloaded, read-only volumes, a certificate obtained and renewed with a restart\n\
+         amid messages) are driven in Docker with either engine by the same lines, `tests/it/compose_examples.rs`.\n\n\
          ## What the rumqttd engine cannot honour\n\n\
          `darner check` and the log of each start list what applies to the configuration at hand. What loses something that the\n\
          configuration promises to keep is refused, unless darner.toml says\n\n\
