@@ -42,7 +42,7 @@ check:
 	@command -v cargo-deny >/dev/null 2>&1 || cargo install --quiet --locked cargo-deny
 	@cargo deny --log-level error check bans licenses sources
 	@if timeout 60 cargo deny --log-level off fetch db >/dev/null 2>&1; then \
-	    cargo deny --log-level error check --disable-fetch advisories; \
+	    cargo deny --log-level error --offline check advisories; \
 	else \
 	    echo 'advisories: skipped, their database cannot be reached'; \
 	fi
