@@ -199,6 +199,7 @@ impl Broker {
             Input::DumpSubscriptions => self.dump_subscriptions(out),
             Input::Shutdown => self.shutdown(out),
         }
+        self.publish_deferred(now, out);
         self.counters.count_sends(out.effects.get(before..).unwrap_or_default());
         self.hold_back(before, out);
         if traces {

@@ -3,8 +3,9 @@
 //! Sessions, permissions, flows, retained messages and shares stay here; what leaves is a message on its way from a publisher to the
 //! plain subscriptions that match it, and it comes back once for each of them. The ledger in here knows what must come back, so that
 //! no more is out there at a time than the router is sure to keep, and sees to the limits of what a router never forgets: beyond them
-//! this machine routes by itself.
+//! this machine routes by itself. So it does for a subscription that the router has not confirmed yet.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
@@ -15,8 +16,7 @@ use super::message::{Message, Publication};
 use super::subscriptions::Subscriber;
 use crate::mqtt::{ProtocolVersion, Qos};
 
-/// Bytes that may be out there at a time, as [`cost`] counts. Publishers wait beyond; the router keeps more than twice as many for
-/// each filter.
+/// Bytes that may be out there at a time, as [`cost`] counts. Publishers wait beyond; the router keeps half as many more for each filter.
 pub const OUTSTANDING_BYTES_MAX: u64 = 32 << 10;
 /// Bytes that the router's own books take for a message beside its topic and payload.
 pub const MESSAGE_BYTES: u64 = 32;
@@ -27,9 +27,6 @@ pub const FILTERS_MAX: usize = 512;
 pub const TOPICS_MAX: usize = 20_000;
 /// Bytes of all those names.
 const NAMES_BYTES_MAX: usize = 4 << 20;
-
-/// Messages to skip that may never come.
-const SKIPS_MAX: usize = 256;
 
 /// What the router is told. Sessions are numbers that are used again after `Leave`; subscriptions and messages have numbers of their
 /// own.
@@ -42,7 +39,7 @@ pub enum RouterOrder {
     Leave {
         session: u32,
     },
-    /// Answer with [`RouterAnswer::Subscribed`].
+    /// Answer with [`RouterAnswer::Subscribed`]. What comes back for it before that answer is not wanted.
     Subscribe {
         session: u32,
         number: u32,
@@ -53,7 +50,7 @@ pub enum RouterOrder {
         number: u32,
         filter: Box<str>,
     },
-    /// By a session that has a link, or by the broker itself.
+    /// Through the link of a session, or the broker's own.
     Publish {
         from: Option<u32>,
         /// Says who it was, for No Local: sessions come and go while a message is outside.
@@ -106,12 +103,11 @@ impl Names {
 struct Routed {
     session: u32,
     filter: Box<str>,
-    /// Messages before this serial were published before it.
-    begins: u64,
-    /// Messages from this serial on are sure to come; `None` until the router has said so.
+    /// Messages from this serial on come, and those before it are none of its own. `None` until the router has said so: this machine
+    /// delivers until then.
     since: Option<u64>,
     outstanding: u64,
-    /// Messages that another subscription of the same client brings. Those handed over before the router has confirmed may never come.
+    /// Messages that this machine has delivered through another subscription of the same client.
     skips: HashSet<u64>,
     /// Messages that several of its subscriptions bring, and the first one passes on.
     copies: HashSet<u64>,
@@ -134,10 +130,10 @@ pub(super) struct Ledger {
     linked: HashSet<u32>,
     numbers: HashMap<(u32, Box<str>), u32>,
     routed: HashMap<u32, Routed>,
-    /// SUBACKs (by token) that wait for a subscription.
-    waiting: HashMap<u32, Vec<u64>>,
     /// By session and serial.
     copies: HashMap<(u32, u64), Copies>,
+    /// What the broker itself has to publish, and nobody's reading can be stopped for, until all that is out there has come back.
+    deferred: VecDeque<Arc<Message>>,
     filters: Names,
     topics: Names,
 }
@@ -150,15 +146,7 @@ impl Ledger {
         }
         self.last_number = self.last_number.checked_add(1)?;
         self.numbers.insert((session, filter.into()), self.last_number);
-        let routed = Routed {
-            session,
-            filter: filter.into(),
-            begins: self.next_serial,
-            since: None,
-            outstanding: 0,
-            skips: HashSet::new(),
-            copies: HashSet::new(),
-        };
+        let routed = Routed { session, filter: filter.into(), since: None, outstanding: 0, skips: HashSet::new(), copies: HashSet::new() };
         self.routed.insert(self.last_number, routed);
         Some(self.last_number)
     }
@@ -174,25 +162,34 @@ impl Ledger {
         Some(number)
     }
 
+    /// The router has confirmed this subscription.
+    fn is_sure(&self, number: u32) -> bool {
+        self.routed.get(&number).is_some_and(|routed| routed.since.is_some())
+    }
+
+    fn is_behind(&self) -> bool {
+        self.outstanding > OUTSTANDING_BYTES_MAX || !self.deferred.is_empty()
+    }
+
+    /// What is to be published next of what was deferred: none of it overtakes what was out there before.
+    fn next_deferred(&mut self, is_first: bool) -> Option<Arc<Message>> {
+        let most = if is_first { 0 } else { OUTSTANDING_BYTES_MAX };
+        if self.outstanding > most { None } else { self.deferred.pop_front() }
+    }
+
     /// A message for this subscription is handed over.
     fn goes_out(&mut self, number: u32, bytes: u64) {
-        // Before the router has said so it may come, or not.
-        if let Some(routed) = self.routed.get_mut(&number).filter(|routed| routed.since.is_some()) {
+        if let Some(routed) = self.routed.get_mut(&number) {
             routed.outstanding += bytes;
             self.outstanding += bytes;
         }
     }
 
     /// One message for several subscriptions of one client that is to get it once.
-    fn go_out_once(&mut self, numbers: &[u32], serial: u64, qos: Qos) {
-        let is_sure = |number: &u32| self.routed.get(number).is_some_and(|routed| routed.since.is_some());
-        let (sure, unsure): (Vec<u32>, Vec<u32>) = numbers.iter().copied().partition(is_sure);
-        // Where none is sure, one of them may bring it.
-        self.skip(unsure.get(usize::from(sure.is_empty())..).unwrap_or_default(), serial);
-        let Some(session) = sure.first().and_then(|number| self.routed.get(number)).map(|routed| routed.session) else { return };
-        self.copies.insert((session, serial), Copies { left: sure.len(), is_delivered: false, qos });
-        for number in sure {
-            if let Some(routed) = self.routed.get_mut(&number) {
+    fn go_out_once(&mut self, session: u32, numbers: &[u32], serial: u64, qos: Qos) {
+        self.copies.insert((session, serial), Copies { left: numbers.len(), is_delivered: false, qos });
+        for number in numbers {
+            if let Some(routed) = self.routed.get_mut(number) {
                 routed.copies.insert(serial);
             }
         }
@@ -221,17 +218,12 @@ impl Ledger {
     /// It came back: whose it is, and the QoS where it is another than the subscription's. `None` where nobody waits for it (any more).
     fn comes_back(&mut self, number: u32, serial: u64, bytes: u64) -> Option<(u32, Box<str>, Option<Qos>)> {
         let routed = self.routed.get_mut(&number)?;
-        if serial < routed.begins {
+        if routed.since.is_none_or(|since| serial < since) {
             return None;
         }
-        if routed.since.is_some_and(|since| serial >= since) {
-            routed.outstanding = routed.outstanding.saturating_sub(bytes);
-            self.outstanding = self.outstanding.saturating_sub(bytes);
-        }
+        routed.outstanding = routed.outstanding.saturating_sub(bytes);
+        self.outstanding = self.outstanding.saturating_sub(bytes);
         let is_skipped = routed.skips.remove(&serial);
-        if routed.outstanding == 0 && routed.skips.len() > SKIPS_MAX {
-            routed.skips.clear();
-        }
         let is_copy = routed.copies.remove(&serial);
         let (session, filter) = (routed.session, routed.filter.clone());
         if is_skipped {
@@ -248,7 +240,7 @@ impl Ledger {
 impl Broker {
     /// More is out there than the router is sure to keep: nothing new may be read from publishers until some has come back.
     pub fn router_is_behind(&self) -> bool {
-        self.router_outstanding() > OUTSTANDING_BYTES_MAX
+        self.outside.as_ref().is_some_and(Ledger::is_behind)
     }
 
     /// Bytes that were handed to the router and must still come back.
@@ -289,27 +281,24 @@ impl Broker {
         }
     }
 
-    /// The number of a subscription that the router has not confirmed.
-    pub(super) fn unconfirmed(&self, session: u32, filter: &str) -> Option<u32> {
-        let ledger = self.outside.as_ref()?;
-        let number = ledger.numbers.get(&(session, Box::from(filter)))?;
-        ledger.routed.get(number).is_some_and(|routed| routed.since.is_none()).then_some(*number)
+    /// True where the broker's own publication has to wait; it is published later, then.
+    pub(super) fn defers(&mut self, publication: &mut Publication<'_>) -> bool {
+        // No subscription that the router serves matches a topic with `$`.
+        let Some(ledger) = self.outside.as_mut().filter(|ledger| ledger.is_behind() && !publication.topic.starts_with('$')) else {
+            return false;
+        };
+        ledger.deferred.push_back(publication.keep());
+        true
     }
 
-    /// A SUBACK waits for these subscriptions.
-    pub(super) fn await_router(&mut self, numbers: &[u32], token: u64) {
-        let Some(ledger) = &mut self.outside else { return };
-        for number in numbers {
-            ledger.waiting.entry(*number).or_default().push(token);
-        }
-    }
-
-    /// Nobody waits for the SUBACKs of a session that has ended.
-    pub(super) fn forget_subacks(&mut self, session: u32, filter: &str) {
-        let Some(ledger) = &mut self.outside else { return };
-        let Some(number) = ledger.numbers.get(&(session, Box::from(filter))) else { return };
-        for token in ledger.waiting.remove(number).unwrap_or_default() {
-            self.awaited_subacks.remove(&token);
+    /// Publishes what was deferred as far as the router has room.
+    pub(super) fn publish_deferred(&mut self, now: Time, out: &mut Outbox) {
+        let mut is_first = true;
+        while let Some(message) = self.outside.as_mut().and_then(|ledger| ledger.next_deferred(is_first)) {
+            is_first = false;
+            if !message.is_expired(now) {
+                self.carry(&mut Publication::of(&message), None, now, out);
+            }
         }
     }
 
@@ -321,13 +310,17 @@ impl Broker {
         from: Option<u32>,
         out: &mut Outbox,
     ) {
-        let admitted = |ledger: &mut Ledger| ledger.topics.admit(publication.topic, TOPICS_MAX);
-        if !matched.iter().any(|to| to.routed != 0) || !self.outside.as_mut().is_some_and(admitted) {
+        // A will goes the way of what its client published before.
+        let link = from.or_else(|| self.by_client_id.get(&publication.publisher?.client_id).copied());
+        let client = from.map_or(0, |session| self.client_hash(session));
+        let Some(ledger) = &mut self.outside else { return };
+        for to in matched.iter_mut().filter(|to| !ledger.is_sure(to.routed)) {
+            to.routed = 0;
+        }
+        if matched.iter().all(|to| to.routed == 0) || !ledger.topics.admit(publication.topic, TOPICS_MAX) {
             return;
         }
         matched.sort_by_key(|to| to.session);
-        let client = from.map_or(0, |session| self.client_hash(session));
-        let Some(ledger) = &mut self.outside else { return };
         let serial = ledger.next_serial;
         ledger.next_serial += 1;
         let message = publication.keep();
@@ -340,20 +333,21 @@ impl Broker {
                 ledger.goes_out(*number, bytes);
             }
             if let [first, _, ..] = same
+                && let session = first.session
                 && merges
-                && is_v3(first.session)
+                && is_v3(session)
             {
                 let qos = same.iter().map(|to| to.options.qos).max().unwrap_or_default();
                 if let Some(here) = same.iter_mut().find(|to| to.routed == 0) {
                     here.options.qos = qos;
                     ledger.skip(&numbers, serial);
                 } else {
-                    ledger.go_out_once(&numbers, serial, qos);
+                    ledger.go_out_once(session, &numbers, serial, qos);
                 }
             }
         }
         matched.retain(|to| to.routed == 0);
-        let from = from.filter(|session| ledger.linked.contains(session));
+        let from = link.filter(|session| ledger.linked.contains(session));
         out.effects.push(Effect::Route(RouterOrder::Publish { from, client, serial, message }));
     }
 
@@ -371,9 +365,6 @@ impl Broker {
                 let next = ledger.next_serial;
                 if let Some(routed) = ledger.routed.get_mut(&number) {
                     routed.since.get_or_insert(next);
-                }
-                for token in ledger.waiting.remove(&number).unwrap_or_default() {
-                    self.interest_known(token, now, out);
                 }
             }
             RouterAnswer::Message { number, serial, client, message } => {
@@ -424,19 +415,27 @@ mod tests {
         assert!(admitted * 60_000 <= NAMES_BYTES_MAX && admitted > 60, "{admitted}");
     }
 
+    impl Ledger {
+        /// A subscription that the router has confirmed.
+        fn confirmed(&mut self, filter: &str, since: u64) -> u32 {
+            let number = self.enter(0, filter).expect("a number");
+            self.routed.get_mut(&number).expect("it is there").since = Some(since);
+            number
+        }
+    }
+
     #[test]
     fn what_comes_back_is_no_longer_outstanding_and_what_nobody_waits_for_neither() {
         let mut ledger = ledger(1);
-        let number = ledger.enter(0, "a").expect("a number");
-        ledger.goes_out(number, 10);
-        assert_eq!(ledger.outstanding, 0, "the router may not know the subscription yet");
-        ledger.routed.get_mut(&number).expect("it is there").since = Some(1);
+        let unsure = ledger.enter(0, "b").expect("a number");
+        assert!(ledger.comes_back(unsure, 7, 10).is_none(), "this machine has delivered it");
+        let number = ledger.confirmed("a", 1);
         for bytes in [10, 20, 30] {
             ledger.goes_out(number, bytes);
         }
         ledger.skip(&[number], 2);
         assert_eq!(ledger.outstanding, 60);
-        assert!(ledger.comes_back(number, 0, 10).is_some());
+        assert!(ledger.comes_back(number, 0, 10).is_none(), "this machine has delivered it");
         assert_eq!(ledger.outstanding, 60, "one that was not counted");
         assert!(ledger.comes_back(number, 1, 10).is_some());
         assert!(ledger.comes_back(number, 2, 20).is_none(), "skipped");
@@ -449,16 +448,38 @@ mod tests {
     #[test]
     fn of_several_copies_the_first_is_passed_on_even_if_its_subscription_was_not_the_first() {
         let mut ledger = ledger(1);
-        let numbers: Vec<u32> = ["a", "+", "#"].iter().map(|filter| ledger.enter(0, filter).expect("a number")).collect();
-        for number in &numbers[..2] {
-            ledger.routed.get_mut(number).expect("it is there").since = Some(0);
-        }
-        ledger.go_out_once(&numbers, 7, Qos::AtLeastOnce);
-        ledger.go_out_once(&numbers, 8, Qos::ExactlyOnce);
+        let numbers = ["a", "+"].map(|filter| ledger.confirmed(filter, 0));
+        ledger.go_out_once(0, &numbers, 7, Qos::AtLeastOnce);
+        ledger.go_out_once(0, &numbers, 8, Qos::ExactlyOnce);
         assert_eq!(ledger.remove(0, "a"), Some(numbers[0]));
-        assert!(ledger.comes_back(numbers[2], 7, 1).is_none(), "one that might never have come");
         assert_eq!(ledger.comes_back(numbers[1], 7, 1), Some((0, "+".into(), Some(Qos::AtLeastOnce))));
         assert_eq!(ledger.comes_back(numbers[1], 8, 1), Some((0, "+".into(), Some(Qos::ExactlyOnce))));
         assert!(ledger.copies.is_empty() && ledger.routed.values().all(|routed| routed.copies.is_empty()));
+    }
+
+    #[test]
+    fn what_was_deferred_waits_until_nothing_is_out_there_and_then_goes_as_far_as_there_is_room() {
+        let mut ledger = ledger(1);
+        let number = ledger.confirmed("a", 0);
+        let message = Message {
+            topic: "a".into(),
+            payload: Box::default(),
+            qos: Qos::AtMostOnce,
+            retain: false,
+            properties: Vec::new(),
+            expires_at: None,
+            publisher: None,
+        };
+        ledger.goes_out(number, OUTSTANDING_BYTES_MAX);
+        assert!(!ledger.is_behind());
+        ledger.goes_out(number, 1);
+        assert!(ledger.is_behind());
+        ledger.deferred.extend([1, 2, 3].map(|_| Arc::new(message.clone())));
+        assert!(ledger.comes_back(number, 0, OUTSTANDING_BYTES_MAX).is_some());
+        assert!(ledger.is_behind() && ledger.next_deferred(true).is_none(), "it would overtake");
+        assert!(ledger.comes_back(number, 1, 1).is_some());
+        assert!(ledger.next_deferred(true).is_some() && ledger.next_deferred(false).is_some());
+        ledger.goes_out(number, OUTSTANDING_BYTES_MAX + 1);
+        assert!(ledger.next_deferred(false).is_none() && ledger.is_behind());
     }
 }

@@ -54,6 +54,14 @@ impl Broker {
         if publication.retain {
             self.retain(publication.keep(), out);
         }
+        if from.is_none() && self.defers(publication) {
+            return true;
+        }
+        self.carry(publication, from, now, out)
+    }
+
+    /// Match → permit → deliver.
+    pub(super) fn carry(&mut self, publication: &mut Publication<'_>, from: Option<u32>, now: Time, out: &mut Outbox) -> bool {
         let mut scratch = std::mem::take(&mut self.scratch);
         scratch.matched.clear();
         self.match_local(publication.topic, &mut scratch);

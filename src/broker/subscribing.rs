@@ -27,13 +27,11 @@ pub(super) struct Requested {
     pub(super) replays: Vec<Replay>,
     /// Filters that other shards were not told of before.
     news: Vec<Interest>,
-    /// Numbers of subscriptions that the router outside has not confirmed.
-    unconfirmed: Vec<u32>,
 }
 
 impl Requested {
     pub(super) fn new(connection: ConnectionId, packet_id: PacketId) -> Self {
-        Self { connection, packet_id, reasons: Vec::new(), replays: Vec::new(), news: Vec::new(), unconfirmed: Vec::new() }
+        Self { connection, packet_id, reasons: Vec::new(), replays: Vec::new(), news: Vec::new() }
     }
 }
 
@@ -54,7 +52,6 @@ fn interest_of(filter: &str) -> Interest {
 impl Broker {
     pub(super) fn add_subscription(&mut self, key: u32, filter: &str, held: Held, requested: &mut Requested, out: &mut Outbox) {
         requested.news.extend(self.stand(key, filter, held, out));
-        requested.unconfirmed.extend(self.unconfirmed(key, filter));
     }
 
     /// Puts a Subscription into the tree; gives what the other shards were not told of before.
@@ -100,14 +97,13 @@ impl Broker {
 
     /// Answers at once where no other shard needs to know, else when all do.
     pub(super) fn answer_when_known(&mut self, key: u32, requested: Requested, now: Time, out: &mut Outbox) {
-        let missing = requested.news.len() * usize::from(self.shards.saturating_sub(1)) + requested.unconfirmed.len();
+        let missing = requested.news.len() * usize::from(self.shards.saturating_sub(1));
         if missing == 0 {
             return self.answer(key, &requested, now, out);
         }
         let token = self.next_token;
         self.next_token += 1;
         let news = requested.news.clone();
-        self.await_router(&requested.unconfirmed, token);
         self.awaited_subacks.insert(token, AwaitedSuback { requested, missing });
         for to in self.other_shards() {
             for interest in &news {

@@ -30,6 +30,8 @@ const NOBODY: &str = "n";
 pub(super) enum Order {
     Packet(Packet),
     Subscribe(Packet, u32),
+    /// Does nothing.
+    Nudge,
 }
 
 /// Where a link stands.
@@ -54,6 +56,8 @@ pub(super) struct Link {
     /// Subscriptions of the batch under way.
     subscribing: Vec<u32>,
     is_under_way: bool,
+    /// There is more to it than a nudge.
+    is_work: bool,
     /// The buffer has something of which the router was not told.
     is_untold: bool,
     /// The receiving end is about to say that it is ready for more.
@@ -70,6 +74,7 @@ impl Link {
             pending: VecDeque::new(),
             subscribing: Vec::new(),
             is_under_way: false,
+            is_work: false,
             is_untold: false,
             is_readying: false,
         }
@@ -119,19 +124,25 @@ impl Link {
     fn next_batch(&mut self) -> Vec<Packet> {
         let mut batch = Vec::with_capacity(self.pending.len().min(BATCH_MAX) + 1);
         let mut has_publish = false;
+        self.is_work = false;
         while batch.len() < BATCH_MAX {
             match self.pending.front() {
-                Some(Order::Packet(Packet::Unsubscribe(..))) if has_publish => break,
+                Some(Order::Packet(Packet::Unsubscribe(..)) | Order::Nudge) if has_publish => break,
                 Some(Order::Packet(Packet::Publish(..))) => has_publish = true,
                 Some(_) => {}
                 None => break,
             }
             match self.pending.pop_front() {
-                Some(Order::Packet(packet)) => batch.push(packet),
+                Some(Order::Packet(packet)) => {
+                    self.is_work = true;
+                    batch.push(packet);
+                }
                 Some(Order::Subscribe(packet, number)) => {
+                    self.is_work = true;
                     self.subscribing.push(number);
                     batch.push(packet);
                 }
+                Some(Order::Nudge) => batch.push(translate::unsubscribe(NOBODY)),
                 None => break,
             }
         }
@@ -161,15 +172,15 @@ impl Link {
     /// An event that does nothing: the router goes on where it waits for one without need.
     pub(super) fn nudge(&mut self) {
         if !self.is_under_way && self.phase == Phase::Serving && self.tx.is_some() {
-            self.pending.push_back(Order::Packet(translate::unsubscribe(NOBODY)));
+            self.pending.push_back(Order::Nudge);
         }
         self.pump();
     }
 
-    /// The batch under way is done; gives the subscriptions that stand now.
-    pub(super) fn done(&mut self) -> Vec<u32> {
+    /// The batch under way is done; gives the subscriptions that stand now, and whether there was more in it than a nudge.
+    pub(super) fn done(&mut self) -> (Vec<u32>, bool) {
         self.is_under_way = false;
-        std::mem::take(&mut self.subscribing)
+        (std::mem::take(&mut self.subscribing), self.is_work)
     }
 
     /// The router has stopped serving this link until it is told to go on. False where it is not to be told any more.

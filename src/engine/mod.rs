@@ -15,4 +15,4 @@ mod translate;
 #[cfg(feature = "rumqttd")]
 pub use link::{LinkEnd, LinkId};
 #[cfg(feature = "rumqttd")]
-pub use rumqttd::{Joined, Router};
+pub use rumqttd::{Joined, Progress, Router};

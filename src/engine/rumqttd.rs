@@ -14,10 +14,10 @@ use crate::broker::message::Message;
 use crate::broker::outside::{LINKS_MAX, OUTSTANDING_BYTES_MAX};
 use crate::broker::{RouterAnswer, RouterOrder};
 
-/// Bytes of a segment of a filter's log, and how many segments there are beside the one that is written.
+/// Bytes of a segment of a filter's log, and how many segments there are, the one included that is written: the log keeps the others whole.
 const SEGMENT_BYTES: usize = 16 << 10;
 const SEGMENTS: usize = 4;
-const _: () = assert!(SEGMENT_BYTES * SEGMENTS >= 2 * OUTSTANDING_BYTES_MAX as usize, "a log keeps what is outstanding");
+const _: () = assert!(2 * SEGMENT_BYTES * (SEGMENTS - 1) >= 3 * OUTSTANDING_BYTES_MAX as usize, "a log keeps what is outstanding");
 /// Links that the router has room for: the sessions', the broker's own, and those that are leaving.
 const ROUTER_LINKS_MAX: usize = LINKS_MAX + 256;
 /// Messages that one link is sent at a time.
@@ -49,8 +49,16 @@ pub struct Router {
     waiting: VecDeque<LinkId>,
     makes: Sender<(LinkId, String)>,
     recent: Vec<Option<(u64, Arc<Message>)>>,
-    /// Counts what came back, so that standing still is seen.
-    heard: u64,
+    progress: Progress,
+}
+
+/// Counts what the router does of what it is there for, so that standing still is seen: it answers nudges, too, where messages are lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Messages that came back.
+    pub messages: u64,
+    /// Links that were made or have left, and batches that were done.
+    pub others: u64,
 }
 
 impl Router {
@@ -81,7 +89,7 @@ impl Router {
             waiting: VecDeque::new(),
             makes,
             recent: vec![None; RECENT],
-            heard: 0,
+            progress: Progress::default(),
         };
         router.make_link();
         Ok(router)
@@ -113,7 +121,7 @@ impl Router {
     /// A link was made: its receiving end, to be heard in a task of its own. `None` where the router is gone.
     pub fn joined(&mut self, joined: Joined) -> Option<LinkEnd> {
         let (tx, rx) = joined.ends?;
-        self.heard += 1;
+        self.progress.others += 1;
         self.links.get_mut(&joined.id)?.joined(tx);
         Some(LinkEnd { id: joined.id, rx })
     }
@@ -160,12 +168,16 @@ impl Router {
                 stopped = true;
                 continue;
             }
-            self.heard += 1;
             match Option::<Packet>::from(notification) {
-                Some(Packet::Publish(publish, properties)) => answers.extend(self.came_back(&publish, properties)),
+                Some(Packet::Publish(publish, properties)) => {
+                    self.progress.messages += 1;
+                    answers.extend(self.came_back(&publish, properties));
+                }
                 Some(Packet::PingResp(_)) => {
                     if let Some(link) = self.links.get_mut(&id) {
-                        answers.extend(link.done().into_iter().map(|number| RouterAnswer::Subscribed { number }));
+                        let (subscribed, was_work) = link.done();
+                        self.progress.others += u64::from(was_work);
+                        answers.extend(subscribed.into_iter().map(|number| RouterAnswer::Subscribed { number }));
                     }
                 }
                 // Everything else that the router may say is darner's own to say.
@@ -202,7 +214,7 @@ impl Router {
         if !link.has_left() {
             return false;
         }
-        self.heard += 1;
+        self.progress.others += 1;
         self.names.push(link.name);
         self.leaving.retain(|_, leaving| *leaving != id);
         for next in self.links.values_mut().filter(|next| next.after == Some(id)) {
@@ -228,9 +240,8 @@ impl Router {
         is_busy
     }
 
-    /// Grows as long as the router gives anything back.
-    pub fn heard(&self) -> u64 {
-        self.heard
+    pub fn progress(&self) -> Progress {
+        self.progress
     }
 }
 
@@ -266,7 +277,7 @@ mod tests {
         }
 
         /// Hears every link until `done`, or one that should not have was closed: false then.
-        fn hear_until(&mut self, done: impl Fn(&Self) -> bool) -> bool {
+        fn hear_until(&mut self, mut done: impl FnMut(&Self) -> bool) -> bool {
             let end = Instant::now() + Duration::from_secs(10);
             while !done(self) {
                 assert!(Instant::now() < end, "waited in vain");
@@ -340,6 +351,29 @@ mod tests {
             let expected = (0..1000_u64).map(|serial| (serial, Box::from(serial.to_string().as_bytes())));
             assert!(came.eq(expected), "subscription {wanted}");
         }
+    }
+
+    #[test]
+    fn a_router_that_answers_nudges_only_makes_no_progress() {
+        let mut rig = Rig::new();
+        rig.router.order(RouterOrder::Join { session: 0 });
+        rig.join();
+        rig.router.order(RouterOrder::Subscribe { session: 0, number: 1, filter: "a".into() });
+        assert!(rig.hear_until(|rig| rig.answers.len() == 1), "it is subscribed");
+        // More than its log keeps, which the ledger would not have let through.
+        let large = "x".repeat(4 * SEGMENT_BYTES);
+        for serial in 0..20 {
+            rig.router.order(RouterOrder::Publish { from: None, client: 1, serial, message: message(&large) });
+        }
+        let mut last = (rig.router.progress(), Instant::now());
+        assert!(rig.hear_until(|rig| rig.answers.len() > 1), "some are kept");
+        assert!(rig.hear_until(|rig| {
+            if rig.router.progress() != last.0 {
+                last = (rig.router.progress(), Instant::now());
+            }
+            last.1.elapsed() > Duration::from_millis(300)
+        }));
+        assert!(rig.answers.len() < 21, "rumqttd has mended what this test relies on");
     }
 
     #[test]

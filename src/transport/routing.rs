@@ -2,19 +2,20 @@
 //! open ports with nobody behind them are worse than a restart.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::driver::{Driver, Shard};
 use crate::broker::{Input, RouterOrder};
 pub(super) use crate::engine::Joined;
-use crate::engine::{LinkEnd, LinkId, Router};
+use crate::engine::{LinkEnd, LinkId, Progress, Router};
 
 /// Between two looks at a router that has something to do.
 const NUDGE: Duration = Duration::from_millis(20);
-/// A router that owes something and gives nothing back for this long is gone.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
+/// A router that owes something and gives nothing back at so many looks in turn, 10 seconds, is gone. They are counted, so that a process
+/// that was stopped itself does not take the time for the router's.
+const SILENT_LOOKS_MAX: u32 = 500;
 
 /// The router as the driver knows it.
 pub(super) struct Outside {
@@ -61,13 +62,16 @@ impl Driver {
         }
     }
 
-    fn nudge(&mut self) -> Option<u64> {
+    /// What it has done so far, as far as that counts; `None` when it has nothing to do.
+    fn nudge(&mut self) -> Option<Progress> {
         // Sessions may have left with what they were owed.
         self.let_publishers_go_on();
         let owes = self.broker.router_outstanding() > 0;
         let outside = self.outside.as_mut()?;
         let is_busy = outside.router.nudge();
-        (owes || is_busy).then(|| outside.router.heard())
+        let progress = outside.router.progress();
+        // Whatever else it does, what was lost in it does not come back.
+        (owes || is_busy).then_some(if owes { Progress { others: 0, ..progress } } else { progress })
     }
 }
 
@@ -112,16 +116,16 @@ async fn keep_going(shard: Shard) {
     let Some(Some(busy)) = shard.turn(|driver| driver.outside.as_ref().map(|outside| Rc::clone(&outside.busy))) else { return };
     loop {
         busy.notified().await;
-        let mut last = (None, Instant::now());
+        let (mut last, mut silent_looks) = (None, 0);
         loop {
             tokio::time::sleep(NUDGE).await;
-            let heard = shard.turn(Driver::nudge).flatten();
-            if heard.is_none() {
+            let progress = shard.turn(Driver::nudge).flatten();
+            if progress.is_none() {
                 break;
             }
-            if heard != last.0 {
-                last = (heard, Instant::now());
-            } else if last.1.elapsed() > SILENCE_MAX {
+            silent_looks = if progress == last { silent_looks + 1 } else { 0 };
+            last = progress;
+            if silent_looks > SILENT_LOOKS_MAX {
                 return gone(&shard);
             }
         }

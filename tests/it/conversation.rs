@@ -74,13 +74,9 @@ fn conversations_with_the_binary() {
     play_all(&scripts, |script| socket::Socket::start(Engine::Core, script));
 }
 
-/// Scripts that the rumqttd engine may answer in another order, and why.
-const OTHERWISE_WITH_RUMQTTD: &[(&str, &str)] =
-    &[("without-waiting-for-connack", "SUBACK comes when the router knows the subscription, and a PINGRESP may come before it")];
-
 #[test]
 fn conversations_with_the_rumqttd_engine() {
     let mut scripts = scripts();
-    scripts.retain(|script| !script.core_only && !OTHERWISE_WITH_RUMQTTD.iter().any(|(name, _)| script.name.contains(name)));
+    scripts.retain(|script| !script.core_only);
     play_all(&scripts, |script| socket::Socket::start(Engine::Rumqttd, script));
 }

@@ -189,7 +189,6 @@ impl Broker {
         let Some(session) = self.sessions.remove(key) else { return };
         self.by_client_id.remove(&*session.identity.client_id);
         for filter in session.subscriptions.keys() {
-            self.forget_subacks(key, filter);
             self.remove_subscription(key, filter, out);
         }
         self.leave_router(key, out);

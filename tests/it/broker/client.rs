@@ -9,7 +9,7 @@ use darner::mqtt::{Connect, Packet, PacketId, ProtocolVersion, Publish, Qos, Sub
 
 pub struct Client {
     pub socket: TcpStream,
-    version: ProtocolVersion,
+    pub version: ProtocolVersion,
     incoming: Vec<u8>,
 }
 
@@ -129,5 +129,23 @@ impl Client {
     /// Reads until the broker closes.
     pub fn wait_for_end(&mut self) {
         while self.receive_bytes().is_ok() {}
+    }
+
+    /// In version 5, with a will, a session that may outlive the connection, or both.
+    pub fn connect_as(port: u16, client_id: &str, clean_start: bool, expiry_secs: u32, will: Option<darner::mqtt::Will>) -> Self {
+        let mut client = Self { version: ProtocolVersion::V5, ..Self::silent(port) };
+        client.send(&Packet::Connect(Box::new(Connect {
+            version: ProtocolVersion::V5,
+            bridge: false,
+            clean_start,
+            keep_alive: 60,
+            properties: vec![darner::mqtt::Property::SessionExpiryInterval(expiry_secs)],
+            client_id: client_id.to_owned(),
+            will,
+            username: None,
+            password: None,
+        })));
+        assert_eq!(client.receive_bytes().ok().and_then(|connack| connack.get(3).copied()), Some(0), "{client_id} is let in");
+        client
     }
 }
