@@ -19,8 +19,8 @@ const LARGE: u32 = 1 << 20;
 pub const LIMITS: &[Limit] = &[
     Limit {
         of: "persistence",
-        what: "a message that was acknowledged is in the memory of the router until the sessions of its subscribers have it; what is there \
-               when the broker crashes is lost",
+        what: "a message that was acknowledged, or a will, is in the memory of the router until the sessions of its subscribers have it, and \
+               the store; what is there when the broker crashes is lost",
         loses: true,
         applies: |conf| conf.persistence.enabled && conf.persistence.durability != Durability::Snapshot,
     },
@@ -32,14 +32,19 @@ pub const LIMITS: &[Limit] = &[
     },
     Limit {
         of: "max_packet_size",
-        what: "each filter's log keeps its last five segments, and a segment may be one message of the largest size",
+        what: "each filter's log keeps its last four segments, and a segment may be one message of the largest size",
         loses: false,
         applies: |conf| conf.limits.packet_size.is_none_or(|most| most > LARGE),
     },
     Limit {
         of: "order",
-        what: "messages keep their order within a subscription; between two subscriptions of one client, of which one may be shared, they may change places, \
-               and SUBACK may come after the answers to later packets",
+        what: "messages keep their order within a subscription; between two subscriptions of one client, of which one may be shared, they may change places",
+        loses: false,
+        applies: |_| true,
+    },
+    Limit {
+        of: "unsubscribe",
+        what: "a message that is on its way through the router when a subscription to it ends does not come any more",
         loses: false,
         applies: |_| true,
     },

@@ -53,7 +53,7 @@ pub(super) fn apply(
             conf.engine = engine;
         } else {
             let message = format!("Invalid DARNER_ENGINE value ({}).", word.escape_debug());
-            diagnostics.push(error(None, None, message, Some(engines())));
+            diagnostics.push(error(None, None, message, Some(engines(word, Engine::WORDS))));
         }
     }
     match variable("DARNER_LOG_FORMAT") {
@@ -67,8 +67,13 @@ pub(super) fn apply(
     }
 }
 
-fn engines() -> String {
-    format!("This darner has: {}.", Engine::WORDS.join(", "))
+/// What to do about an engine that is not there.
+fn engines(word: &str, built: &[&str]) -> String {
+    let known = built.join(", ");
+    if word == Engine::Rumqttd.word() {
+        return format!("This darner was built without its cargo feature \"rumqttd\", which is there by default. It has: {known}.");
+    }
+    format!("This darner has: {known}.")
 }
 
 fn toml(path: &Path, bytes: &[u8], conf: &mut Conf, diagnostics: &mut Vec<Diagnostic>) {
@@ -101,7 +106,7 @@ fn toml(path: &Path, bytes: &[u8], conf: &mut Conf, diagnostics: &mut Vec<Diagno
                 conf.engine = Engine::from_word(word).unwrap_or_default();
                 continue;
             }
-            ("engine", _) => (format!("Invalid engine value ({value})."), Some(engines())),
+            ("engine", _) => (format!("Invalid engine value ({value})."), Some(engines(value.as_str().unwrap_or_default(), Engine::WORDS))),
             ("rumqttd", toml::Value::Table(table)) if table.iter().all(|(key, value)| key == "accept_limits" && value.is_bool()) => {
                 conf.accepts_limits = table.values().any(|value| value.as_bool() == Some(true));
                 continue;
@@ -118,5 +123,17 @@ fn toml(path: &Path, bytes: &[u8], conf: &mut Conf, diagnostics: &mut Vec<Diagno
             }
         };
         diagnostics.push(error(Some(path), line, fault.0, fault.1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_that_was_left_out_of_the_build_is_told_from_one_that_is_none() {
+        assert_eq!(engines("rumqtt", &["core", "rumqttd"]), "This darner has: core, rumqttd.");
+        assert!(engines("rumqttd", &["core"]).contains("built without its cargo feature \"rumqttd\""));
+        assert_eq!(engines("other", &["core"]), "This darner has: core.");
     }
 }

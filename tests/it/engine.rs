@@ -1,22 +1,24 @@
 //! `engine = "rumqttd"`: the same broker with the router of that crate in it. What scripts can say is said by
 //! `conversation::conversations_with_the_rumqttd_engine`.
 
+mod churn;
+mod endings;
+mod freezes;
+mod wills;
+
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use darner::engine::findings;
 use darner::mqtt::{
     Disconnect, Packet, PacketId, ProtocolVersion, Publish, Qos, ReasonCode, Subscribe, SubscriptionOptions, SubscriptionRequest,
     Unsubscribe,
 };
-use nix::sys::ptrace;
-use nix::sys::wait::{WaitPidFlag, waitpid};
-use nix::unistd::Pid;
+pub use endings::stop_router;
 
 use crate::broker::client::Client;
 use crate::support::process::{Broker, Engine, Folder, darner, run};
@@ -53,6 +55,54 @@ fn persistence_is_refused_unless_its_limits_are_accepted() {
     assert!(said.contains("Warning: The rumqttd engine cannot honour persistence: "), "{said}");
     let (code, said) = check(conf, "engine = \"rumqttd\"\n[rumqttd]\naccept_limit = true\n");
     assert_eq!(code, 3, "{said}");
+}
+
+#[test]
+fn what_is_saved_at_intervals_only_is_not_promised_and_so_not_refused() {
+    let conf = "listener 1883\npersistence true\npersistence_location /tmp/\n";
+    let (code, said) = check(conf, "engine = \"rumqttd\"\ndurability = \"snapshot\"\n");
+    assert_eq!(code, 0, "{said}");
+    assert!(!said.contains("honour persistence"), "{said}");
+    let (code, said) = check(conf, "engine = \"rumqttd\"\ndurability = \"power\"\n");
+    assert_eq!(code, 3, "{said}");
+}
+
+/// The engine that a broker says it has, with this darner.toml and this `DARNER_ENGINE`.
+fn chosen(toml: &str, variable: Option<&str>) -> Engine {
+    let folder = Folder::new("engine");
+    folder.write("darner.toml", toml);
+    let mut command = Command::new(darner());
+    if let Some(word) = variable {
+        command.env("DARNER_ENGINE", word);
+    }
+    let broker = Broker::start_with(command, folder, PLAIN);
+    let mut client = Client::connect(broker.port, "c");
+    client.subscribe("a");
+    client.publish("a", b"1");
+    assert_eq!(client.receive_payload(), b"1");
+    let has_router = std::fs::read_dir(format!("/proc/{}/task", broker.pid()))
+        .expect("its threads")
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
+        .any(|name| name.trim() == "router-0");
+    assert_eq!(broker.log().contains("The rumqttd engine cannot honour"), has_router, "{}", broker.log());
+    if has_router { Engine::Rumqttd } else { Engine::Core }
+}
+
+#[test]
+fn the_engine_is_chosen_by_the_file_or_the_variable_which_goes_before_it() {
+    for (toml, variable, engine) in [
+        ("", None, Engine::Core),
+        ("engine = \"core\"\n", None, Engine::Core),
+        ("engine = \"rumqttd\"\n", None, Engine::Rumqttd),
+        ("", Some("rumqttd"), Engine::Rumqttd),
+        ("engine = \"core\"\n", Some("rumqttd"), Engine::Rumqttd),
+        ("engine = \"rumqttd\"\n", Some("core"), Engine::Core),
+    ] {
+        assert_eq!(chosen(toml, variable), engine, "{toml}{variable:?}");
+    }
+    let (code, said) = check("listener 1883\n", "engine = \"rumqtt\"\n");
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("This darner has: core, rumqttd."), "{said}");
 }
 
 /// A broker with this engine.
@@ -302,40 +352,6 @@ fn sessions_and_retained_messages_survive_the_broker() {
     let came = tool("mosquitto_sub", &second, &["-i", "reader", "-c", "-q", "1", "-t", "q/#", "-C", "4", "-W", "10"]);
     assert_eq!(came, (0, "1\n2\n3\n4\n".to_owned()));
     assert_eq!(tool("mosquitto_sub", &second, &["-t", "r", "-C", "1", "-W", "10"]), (0, "stays\n".to_owned()));
-}
-
-/// A thread of a process, by its name.
-fn thread(pid: i32, name: &str) -> Pid {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
-    let is_it = |task: &PathBuf| std::fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name);
-    let task = tasks.filter_map(|task| Some(task.ok()?.path())).find(is_it).expect("the thread");
-    Pid::from_raw(task.file_name().and_then(|name| name.to_str()?.parse().ok()).expect("a number"))
-}
-
-/// Makes the router's thread stand still. `waitpid` it once the process has ended.
-pub fn stop_router(pid: i32) -> Pid {
-    let router = thread(pid, "router-0");
-    ptrace::seize(router, ptrace::Options::empty()).expect("a descendant's threads may be stopped");
-    ptrace::interrupt(router).expect("it stops");
-    waitpid(router, Some(WaitPidFlag::__WALL)).expect("it has stopped");
-    router
-}
-
-#[test]
-fn a_router_that_stands_still_ends_the_process() {
-    let mut broker = broker(Engine::Rumqttd, PLAIN);
-    let mut client = Client::connect(broker.port, "c");
-    client.subscribe("a");
-    client.publish("a", b"1");
-    assert_eq!(client.receive_payload(), b"1");
-    let router = stop_router(broker.pid());
-    client.publish("a", b"2");
-    client.ping();
-    client.socket.set_read_timeout(Some(Duration::from_secs(60))).expect("patience");
-    client.wait_for_end();
-    let _ = waitpid(router, Some(WaitPidFlag::__WALL));
-    assert_eq!(broker.exit_code(), 75);
-    broker.wait_for_log("Error: The router of rumqttd is gone; the broker ends, so that it can be started afresh.");
 }
 
 #[test]

@@ -405,9 +405,17 @@ fn every_link_of_the_image_is_a_command() {
     complain("a link in the image that the binary does not answer to", &wrong);
 }
 
-/// Variables between darner's own processes, systemd's service protocols, and the one that every program has.
-const NOT_FOR_USERS: &[&str] =
-    &["DARNER_ACME_CHALLENGES", "DARNER_CONTROL_FD", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "PATH", "WATCHDOG_PID", "WATCHDOG_USEC"];
+/// Variables between darner's own processes, systemd's service protocols, the one that every program has, and one of debug builds only.
+const NOT_FOR_USERS: &[&str] = &[
+    "DARNER_ACME_CHALLENGES",
+    "DARNER_CONTROL_FD",
+    "DARNER_TEST_BARE_TOPICS",
+    "LISTEN_FDNAMES",
+    "NOTIFY_SOCKET",
+    "PATH",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
 
 #[test]
 fn every_variable_of_the_certificates_is_explained_in_the_readme() {

@@ -158,6 +158,17 @@ fn require_certificate_lets_in_only_those_of_the_authority() {
 }
 
 #[test]
+fn each_authority_of_the_file_counts() {
+    let (folder, first) = folder();
+    first.sign(&folder, "anna", Some("anna"), 2);
+    Authority::new(&folder, "other").sign(&folder, "berta", Some("berta"), 3);
+    let both = ["ca.crt", "other.crt"].map(|name| std::fs::read_to_string(folder.path().join(name)).expect("a certificate"));
+    folder.write("both.crt", both.concat());
+    let broker = start(folder, "allow_anonymous true\ncafile {folder}/both.crt\nrequire_certificate true\n");
+    assert_eq!(["anna", "berta"].map(|name| publish(&broker, Some(name), "a")), [0, 0]);
+}
+
+#[test]
 fn a_lone_certificate_is_sent_with_those_that_signed_it() {
     let (folder, authority) = folder();
     Authority::under(&folder, "middle", Some(&authority)).sign(&folder, "server", Some("localhost"), 4);

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::process::Broker;
+use crate::support::process::{Broker, Engine, Folder};
 
 const OPEN: &str = "listener {port} 127.0.0.1\nprotocol websockets\nallow_anonymous true\n";
 const REQUEST: &str = "GET /mqtt HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -79,6 +79,34 @@ fn packets_are_split_and_joined_over_frames_and_answered_one_in_each() {
     socket.write_all(&frame(0x88, &[3, 0xe8])).expect("taken");
     assert_eq!(rest(&mut socket), [0x88, 2, 3, 0xe8]);
     broker.wait_for_log("Client ws closed its connection");
+}
+
+#[test]
+fn silent_clients_hold_up_nobody_and_version_5_is_spoken() {
+    for engine in Engine::BOTH {
+        let folder = Folder::new("silent");
+        engine.choose(&folder);
+        let broker = Broker::start_in(folder, OPEN);
+        let silent: Vec<_> = (0..100).map(|_| open(&broker)).collect();
+        let mut half = open(&broker);
+        half.write_all(&REQUEST.as_bytes()[..40]).expect("taken");
+        let upgraded_only: Vec<_> = (0..10).map(|_| upgraded(&broker)).collect();
+        connected(&broker);
+        let mut socket = upgraded(&broker);
+        socket.write_all(&frame(0x82, b"\x10\x0f\0\x04MQTT\x05\x02\0\x3c\0\0\x02w5")).expect("taken");
+        let mut head = [0; 3];
+        socket.read_exact(&mut head).expect("CONNACK");
+        assert_eq!((head[0], head[2]), (0x82, 0x20), "{engine:?}");
+        let mut connack = vec![0; usize::from(head[1]) - 1];
+        socket.read_exact(&mut connack).expect("CONNACK");
+        assert_eq!(connack[2], 0, "accepted with {engine:?}");
+        socket.write_all(&frame(0x82, b"\x82\x07\0\x01\0\0\x01t\0")).expect("taken");
+        expect(&mut socket, &message(b"\x90\x04\0\x01\0\0"));
+        let publish = b"\x30\x08\0\x01t\x02\x01\x01hi";
+        socket.write_all(&frame(0x82, publish)).expect("taken");
+        expect(&mut socket, &message(publish));
+        drop((silent, half, upgraded_only));
+    }
 }
 
 #[test]
