@@ -58,11 +58,11 @@ impl Profile {
         }
     }
 
-    /// What a router outside still has is lost by a crash, there is one shard for it, and what goes through a share overtakes it.
+    /// There is one shard for a router outside.
     pub fn with(self, engine: Engine) -> Self {
         match engine {
             Engine::Core => self,
-            Engine::Rumqttd => Self { engine, shards: 1, crash_every: None, shares: false, ..self },
+            Engine::Rumqttd => Self { engine, shards: 1, ..self },
         }
     }
 

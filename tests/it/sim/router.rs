@@ -20,6 +20,8 @@ pub struct Router {
     subscriptions: BTreeMap<u32, Box<str>>,
     /// What each subscription is sent, by number; confirmations have a queue of their own, with the number 0.
     answers: BTreeMap<u32, VecDeque<RouterAnswer>>,
+    /// Payloads of what has come back since the last commit: its publisher was not kept waiting for that.
+    unkept: Vec<Box<[u8]>>,
 }
 
 impl Router {
@@ -38,6 +40,24 @@ impl Router {
         };
         assert!(session.is_none_or(|session| self.joined.contains(&session)), "a session that has joined");
         self.said.entry(session.unwrap_or(OWN)).or_default().push_back(order);
+    }
+
+    pub fn committed(&mut self) {
+        self.unkept.clear();
+    }
+
+    /// It dies with the process: payloads of what it had, or had not heard, or had given back to somebody who had not kept it yet.
+    pub fn die(&mut self) -> Vec<Box<[u8]>> {
+        let dead = std::mem::take(self);
+        let said = dead.said.into_values().flatten().filter_map(|order| match order {
+            RouterOrder::Publish { message, .. } => Some(message.payload.clone()),
+            _ => None,
+        });
+        let answers = dead.answers.into_values().flatten().filter_map(|answer| match answer {
+            RouterAnswer::Message { message, .. } => Some(message.payload.clone()),
+            RouterAnswer::Subscribed { .. } => None,
+        });
+        said.chain(answers).chain(dead.unkept).collect()
     }
 
     fn hear(&mut self, order: RouterOrder) {
@@ -73,6 +93,10 @@ impl Router {
             self.hear(order);
             return Some(None);
         }
-        Some(self.answers.values_mut().nth(at - self.said.len())?.pop_front())
+        let answer = self.answers.values_mut().nth(at - self.said.len())?.pop_front();
+        if let Some(RouterAnswer::Message { message, .. }) = &answer {
+            self.unkept.push(message.payload.clone());
+        }
+        Some(answer)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use darner::mqtt::{Property, ProtocolVersion, Qos, ReasonCode, Will};
 
-use super::client::{Client, Wish, payload};
+use super::client::{Client, Wish, number_of, payload};
 use super::fault::Fault;
 use super::ledger::{Fate, Ledger, Number, Published, matches};
 use super::profile::Profile;
@@ -142,6 +142,11 @@ impl Run {
         self.ledger.crashes += 1;
         self.ledger.crashed = self.ledger.step;
         let now = self.world.now;
+        // The limit of that engine: what has not come back is lost.
+        for number in self.world.router.die().iter().filter_map(|payload| number_of(payload)) {
+            let message = &mut self.ledger.messages[number];
+            (message.is_void, message.acknowledged) = (true, None);
+        }
         self.sessions.crash(now, &mut self.ledger);
         self.world.crash(&mut self.random);
         self.judge();
@@ -295,8 +300,13 @@ impl Run {
         self.say(|| format!("c{client} publishes {number} QoS {qos}"));
     }
 
-    fn filter(&mut self) -> (String, u8) {
-        let shared = self.profile.shares && self.random.one_in(3);
+    fn filter(&mut self, client: usize) -> (String, u8) {
+        let shared = self.profile.shares
+            && match self.profile.engine {
+                Engine::Core => self.random.one_in(3),
+                // What goes through a share overtakes what goes through the router: nobody has both.
+                Engine::Rumqttd => client % 2 == 1,
+            };
         let list: &[&str] = match (shared, self.profile.engine) {
             (true, _) => &SHARES,
             (false, Engine::Core) => &FILTERS,
@@ -307,7 +317,7 @@ impl Run {
     }
 
     fn subscribe(&mut self, client: usize) {
-        let (filter, at) = self.filter();
+        let (filter, at) = self.filter(client);
         // Always the same QoS for the same client and filter.
         let qos = (client as u8 + at) % 3;
         self.clients[client].subscribe(&filter, qos);
@@ -315,7 +325,7 @@ impl Run {
     }
 
     fn unsubscribe(&mut self, client: usize) {
-        let (filter, _) = self.filter();
+        let (filter, _) = self.filter(client);
         if self.clients[client].subscriptions.contains_key(&filter) {
             self.clients[client].unsubscribe(&filter);
             self.say(|| format!("c{client} unsubscribes from {filter}"));

@@ -81,7 +81,7 @@ pub struct World {
     pub shards: Vec<Shard>,
     pub mailboxes: BTreeMap<(u16, u16), VecDeque<ShardMessage>>,
     /// Where the machine has one.
-    router: Router,
+    pub router: Router,
     pub links: BTreeMap<u32, Link>,
     next_link: u32,
     /// With the time at which it was seen, in ms.
@@ -422,6 +422,7 @@ impl World {
     }
 
     pub fn commit(&mut self, shard: usize) {
+        self.router.committed();
         if let Some(count) = self.shards[shard].disk.commit() {
             self.input(shard, Input::Stored { count });
             self.release(shard);
