@@ -12,6 +12,15 @@ fn mount(folder: &Folder, inside: &str) -> String {
     format!("{}:{inside}", folder.path().display())
 }
 
+/// What is asked of a container with either engine: `options` of `docker run`, with those that choose the engine.
+fn with_both(options: &[&str], ask: impl Fn(&[&str])) {
+    for engine in Engine::BOTH {
+        let folder = Folder::new("engine");
+        let chosen = engine.options(&folder);
+        ask(&[options, &chosen.each_ref().map(String::as_str)[..]].concat());
+    }
+}
+
 /// Starts a container that has to answer, and returns it with what its health check said.
 #[track_caller]
 fn answers(image: &str, options: &[&str]) -> (Container, Ended) {
@@ -95,8 +104,10 @@ fn a_full_disk() {
         "--tmpfs",
         "/mosquitto/data:size=4k,nr_inodes=1",
     ];
-    let container = serves_from_memory(image, &options);
-    assert!(container.logs().contains("/mosquitto/pwfile full"), "{}", container.logs());
+    with_both(&options, |options| {
+        let container = serves_from_memory(image, options);
+        assert!(container.logs().contains("/mosquitto/pwfile full"), "{}", container.logs());
+    });
 }
 
 #[test]
@@ -118,7 +129,7 @@ fn under_another_user_on_that_user_s_folder() {
 #[test]
 fn without_any_capability() {
     let Some(image) = image() else { return };
-    serves_from_memory(image, &["--cap-drop", "ALL"]);
+    with_both(&["--cap-drop", "ALL"], |options| drop(serves_from_memory(image, options)));
 }
 
 #[test]
@@ -146,17 +157,14 @@ fn with_the_three_capabilities_of_changing_identity() {
 #[test]
 fn on_a_read_only_root() {
     let Some(image) = image() else { return };
-    for engine in Engine::BOTH {
-        let folder = Folder::new("read-only-root");
-        let options = engine.options(&folder);
-        serves(image, &[&["--read-only"], &options.each_ref().map(String::as_str)[..]].concat());
-    }
+    with_both(&["--read-only"], |options| drop(serves(image, options)));
 }
 
 #[test]
 fn under_a_random_user_without_any_right() {
     let Some(image) = image() else { return };
-    serves_from_memory(image, &["--user", "1000620000:0", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]);
+    let options = ["--user", "1000620000:0", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"];
+    with_both(&options, |options| drop(serves_from_memory(image, options)));
 }
 
 #[test]
@@ -276,12 +284,16 @@ fn a_single_file_keeps(image: &str, file: &str, options: &[&str]) {
 #[test]
 fn a_single_file_as_database() {
     let Some(image) = image() else { return };
-    let folder = Folder::new("single");
-    folder.write("mosquitto.conf", format!("{CONF}persistence true\npersistence_location /mosquitto/config\npersistence_file data.db\n"));
-    folder.write("data.db", "");
-    let conf = format!("{}/mosquitto.conf:/mosquitto/config/mosquitto.conf", folder.path().display());
-    let file = format!("{}/data.db:/mosquitto/config/data.db", folder.path().display());
-    a_single_file_keeps(image, &file, &["-v", &conf]);
+    for engine in Engine::BOTH {
+        let folder = Folder::new("single");
+        folder
+            .write("mosquitto.conf", format!("{CONF}persistence true\npersistence_location /mosquitto/config\npersistence_file data.db\n"));
+        folder.write("data.db", "");
+        let conf = format!("{}/mosquitto.conf:/mosquitto/config/mosquitto.conf", folder.path().display());
+        let file = format!("{}/data.db:/mosquitto/config/data.db", folder.path().display());
+        let chosen = engine.options(&folder);
+        a_single_file_keeps(image, &file, &[&["-v", &conf], &chosen.each_ref().map(String::as_str)[..]].concat());
+    }
 }
 
 #[test]
