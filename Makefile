@@ -39,6 +39,7 @@ crash-proof:
 check:
 	@cargo fmt --check
 	@cargo clippy --locked --all-targets -- -D warnings
+	@cargo clippy --locked --no-default-features -- -D warnings
 	@command -v cargo-deny >/dev/null 2>&1 || cargo install --quiet --locked cargo-deny
 	@cargo deny --log-level error check bans licenses sources
 	@if timeout 60 cargo deny --log-level off fetch db >/dev/null 2>&1; then \
