@@ -79,7 +79,7 @@ fn live(port: u16, name: &str, random: &mut Random) {
         properties: if random.one_in(3) { vec![Property::WillDelayInterval(1)] } else { Vec::new() },
     });
     let mut client = Client::connect_as(port, name, random.one_in(2), *random.pick(&[0, 2, 1000]), will);
-    for id in 1..1 + random.below(8) as u16 {
+    for id in 1..=random.below(8) as u16 {
         let filter = *random.pick(&["crowd/#", "crowd/+/1", "crowd/a/2", "$share/g/crowd/#", "$share/h/crowd/a/+"]);
         match random.below(6) {
             0 | 1 => {
