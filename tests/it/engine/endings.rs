@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use super::{PLAIN, broker};
 use crate::broker::client::Client;
-use crate::support::process::{Broker, Engine, Folder, darner};
+use crate::support::process::{Broker, Engine, Folder, darner, wait_until};
 
 const GONE: &str = "Error: The router of rumqttd is gone; the broker ends, so that it can be started afresh.";
 
@@ -22,9 +22,20 @@ fn thread(pid: i32, name: &str) -> Pid {
     Pid::from_raw(task.file_name().and_then(|name| name.to_str()?.parse().ok()).expect("a number"))
 }
 
-/// Makes the router's thread stand still. `waitpid` it once the process has ended.
+/// Makes the router's thread stand still, where it waits for something to do: it may hold no lock that it shares with the others.
+/// `waitpid` it once the process has ended.
 pub fn stop_router(pid: i32) -> Pid {
     let router = thread(pid, "router-0");
+    let switches = || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/task/{router}/status")).expect("its thread");
+        status.lines().filter(|line| line.contains("ctxt_switches")).collect::<String>()
+    };
+    let mut last = String::new();
+    wait_until("a router with nothing to do", || {
+        let before = std::mem::replace(&mut last, switches());
+        std::thread::sleep(Duration::from_millis(200));
+        before == last
+    });
     ptrace::seize(router, ptrace::Options::empty()).expect("a descendant's threads may be stopped");
     ptrace::interrupt(router).expect("it stops");
     waitpid(router, Some(WaitPidFlag::__WALL)).expect("it has stopped");
