@@ -8,9 +8,19 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// Title, table, and how many statements appendix B of the specification lists.
-const TABLES: &[(&str, &str, usize)] =
-    &[("MQTT 3.1.1", "tests/conformance/mqtt-3.1.1.txt", 141), ("MQTT 5.0", "tests/conformance/mqtt-5.0.txt", 251)];
+use crate::conversation::versions_spoken;
+
+/// Title, table, how many statements appendix B of the specification lists, and the version in the words of the scripts.
+const TABLES: &[(&str, &str, usize, &str)] =
+    &[("MQTT 3.1.1", "tests/conformance/mqtt-3.1.1.txt", 141, "v311"), ("MQTT 5.0", "tests/conformance/mqtt-5.0.txt", 251, "v5")];
+
+/// Scripts that may be cited for any version, and why.
+const OF_NO_VERSION: &[(&str, &str)] = &[
+    ("01-connect/packet-before-connect", "what comes before a CONNECT is of no version"),
+    ("01-connect/not-mqtt", "nor is what is no MQTT"),
+    ("01-connect/unknown-protocol", "nor what is another protocol"),
+    ("01-connect/unknown-version", "its versions are those that nobody knows"),
+];
 
 fn source(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -69,7 +79,7 @@ fn sections(number: &str) -> Vec<u32> {
 #[test]
 fn every_statement_has_a_test_that_exists_or_a_reason() {
     let mut faults = Vec::new();
-    for (_, path, count) in TABLES {
+    for (_, path, count, _) in TABLES {
         let statements = statements(path);
         let numbers: BTreeSet<Vec<u32>> = statements.iter().map(|statement| sections(&statement.number)).collect();
         if numbers.len() != *count || statements.len() != *count {
@@ -82,6 +92,22 @@ fn every_statement_has_a_test_that_exists_or_a_reason() {
         }
         if !statements.is_sorted_by_key(|statement| sections(&statement.number)) {
             faults.push(format!("{path}: not in the order of the numbers"));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// A script that is played in another version shows nothing of this one.
+#[test]
+fn every_script_that_is_cited_speaks_the_version_of_its_table() {
+    let mut faults = Vec::new();
+    for (_, path, _, version) in TABLES {
+        for statement in statements(path) {
+            let Shown::By(tests) = &statement.shown else { continue };
+            let is_script = |test: &&String| !test.contains("::") && !test.starts_with("packets/");
+            let scripts = tests.iter().filter(is_script).filter(|test| !OF_NO_VERSION.iter().any(|(script, _)| script == test));
+            let of_another = scripts.filter(|test| !versions_spoken(test).contains(version));
+            faults.extend(of_another.map(|test| format!("{path}: {}: {test} has no CONNECT of {version}", statement.number)));
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
@@ -106,7 +132,7 @@ fn link(test: &str) -> String {
 
 fn markdown() -> String {
     let mut text = read("tests/conformance/introduction.md");
-    for (title, path, _) in TABLES {
+    for (title, path, ..) in TABLES {
         let statements = statements(path);
         let shown = statements.iter().filter(|statement| matches!(statement.shown, Shown::By(_))).count();
         let of = statements.len();

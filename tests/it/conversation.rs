@@ -5,6 +5,7 @@
 //!
 //! | line | what it does |
 //! |---|---|
+//! | `versions v311 v5` | played once in each, which stands where `{version}` is said |
 //! | `conf LINE` | a line of mosquitto.conf, before the first action |
 //! | `file NAME LINE` | a line of a file `{folder}/NAME` |
 //! | `a: > connect v5 id=a clean` | client `a` sends a packet; CONNECT opens a Network Connection unless one is open |
@@ -26,6 +27,7 @@ mod script;
 mod socket;
 mod words;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use script::Script;
@@ -42,7 +44,13 @@ fn scripts() -> Vec<Script> {
     paths.sort();
     let wanted = std::env::var("SCRIPT").unwrap_or_default();
     paths.retain(|path: &PathBuf| path.to_string_lossy().contains(&wanted));
-    paths.iter().map(|path| Script::read(&root, path)).collect()
+    paths.iter().flat_map(|path| Script::read(&root, path)).collect()
+}
+
+/// The protocol versions that the clients of `FAMILY/NAME` speak.
+pub fn versions_spoken(script: &str) -> BTreeSet<&'static str> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conversations");
+    Script::read(&root, &root.join(format!("{script}.txt"))).iter().flat_map(Script::versions).collect()
 }
 
 /// Plays all and reports every script that went wrong.

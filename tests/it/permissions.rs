@@ -98,6 +98,23 @@ fn a_retained_message_goes_when_its_publisher_loses_the_right() {
 }
 
 #[test]
+fn without_check_retain_source_a_retained_message_stays_when_its_publisher_loses_the_right() {
+    let folder = Folder::new("retain");
+    folder.write("acl", "topic write news/#\n");
+    let broker =
+        Broker::start_in(folder, "listener {port} 127.0.0.1\nallow_anonymous true\nacl_file {folder}/acl\ncheck_retain_source false\n");
+    let tool = |tool: &str, arguments: &[&str]| {
+        run(Command::new(darner()).args([tool, "-h", "127.0.0.1", "-p", &broker.port.to_string(), "-t", "news/a"]).args(arguments))
+    };
+    assert_eq!(tool("mosquitto_pub", &["-m", "hello", "-r", "-q", "1"]).0, 0);
+    broker.folder.write("acl", "topic read #\n");
+    reload(&broker);
+    // What is published now is refused, so that the new rules are known to be in force, and what was retained is delivered.
+    assert_eq!(tool("mosquitto_pub", &["-m", "later", "-r", "-q", "1"]).0, 0);
+    assert_eq!(tool("mosquitto_sub", &["-v", "-C", "1", "-W", "5"]).1, "news/a hello\n");
+}
+
+#[test]
 fn what_waits_for_a_client_is_judged_by_the_rules_of_today() {
     let broker = broker("queue", "user bob\ntopic read #\nuser admin\ntopic readwrite #\n");
     let session = ["-c", "-i", "bobs-session", "-q", "1", "-t", "one", "-t", "two"];
@@ -158,7 +175,7 @@ fn nobody_but_the_broker_writes_to_sys() {
 }
 
 #[test]
-fn memory_limit_refuses_what_it_cannot_keep_and_acknowledges_nothing_of_it() {
+fn memory_limit_turns_new_clients_away_once_it_is_reached() {
     let broker = Broker::start("listener {port} 127.0.0.1\nallow_anonymous true\nmemory_limit 100000\nmax_queued_messages 0\n");
     let tool = |tool: &str, arguments: &[&str]| {
         let mut command = Command::new(darner());
@@ -168,7 +185,7 @@ fn memory_limit_refuses_what_it_cannot_keep_and_acknowledges_nothing_of_it() {
     let payload = "x".repeat(150_000);
     let file = broker.folder.write("payload", payload);
     let file = file.display().to_string();
-    assert_eq!(tool("mosquitto_pub", &["-t", "big", "-r", "-q", "1", "-f", &file]).0, 0);
+    assert_eq!(tool("mosquitto_pub", &["-t", "big", "-r", "-q", "1", "-f", &file]).0, 0, "the limit was not reached before it");
     broker.wait_for_log("The memory_limit of 100000 bytes is reached");
     let (code, _, stderr) = tool("mosquitto_pub", &["-t", "more", "-r", "-q", "1", "-m", "x"]);
     assert!(code != 0, "a new client is turned away: {stderr}");

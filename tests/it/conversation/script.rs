@@ -1,7 +1,10 @@
 //! Lines into actions.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
+
+use super::words::hex;
 
 pub struct Script {
     pub name: String,
@@ -43,18 +46,46 @@ pub enum Action {
     Wait(Duration),
 }
 
+/// What a version is called, and what its CONNECT has behind the fixed header (of one byte of length).
+const VERSIONS: &[(&str, &[u8])] = &[("v31", b"\0\x06MQIsdp\x03"), ("v311", b"\0\x04MQTT\x04"), ("v5", b"\0\x04MQTT\x05")];
+
 /// The longest wait that is also done in real time.
 const REAL_WAIT_MAX: Duration = Duration::from_secs(2);
 
 impl Script {
-    pub fn read(root: &Path, path: &Path) -> Self {
+    /// One script, or one for each version that its line `versions` names.
+    pub fn read(root: &Path, path: &Path) -> Vec<Self> {
         let name = path.strip_prefix(root).unwrap_or(path).display().to_string();
         let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let Some(versions) = text.lines().find_map(|line| line.strip_prefix("versions ")) else {
+            return vec![Self::of(name, &text)];
+        };
+        let in_version = |version| Self::of(format!("{name} in {version}"), &text.replace("{version}", version));
+        versions.split(' ').map(in_version).collect()
+    }
+
+    /// The protocol versions that its CONNECTs are of, also those that are bytes.
+    pub fn versions(&self) -> BTreeSet<&'static str> {
+        let said = |words: &[String]| VERSIONS.iter().find(|(name, _)| words.iter().any(|word| word == name));
+        let in_bytes = |words: &[String]| {
+            let bytes = hex(&words[1..]).ok()?;
+            let after = bytes.first().filter(|first| **first >> 4 == 1).and_then(|_| bytes.get(2..))?;
+            VERSIONS.iter().find(|(_, start)| after.starts_with(start))
+        };
+        let version = |step: &Step| match &step.action {
+            Action::Send { words, .. } if words[0] == "connect" => said(words),
+            Action::Send { words, .. } if words[0] == "hex" => in_bytes(words),
+            _ => None,
+        };
+        self.steps.iter().filter_map(version).map(|(name, _)| *name).collect()
+    }
+
+    fn of(name: String, text: &str) -> Self {
         let conf = "listener {port} 127.0.0.1\nallow_anonymous true\nsys_interval 0\n".to_owned();
         let mut script = Self { name, conf, files: Vec::new(), steps: Vec::new(), core_only: false };
         for (index, line) in text.lines().enumerate() {
             let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
+            if line.is_empty() || line.starts_with('#') || line.starts_with("versions ") {
                 continue;
             }
             if let Err(problem) = script.take(index + 1, line) {
