@@ -44,10 +44,10 @@ pub struct Corrupt {
 /// How many of the bytes that come after `held` still belong to the header: what is behind it is others' to read.
 pub fn share(version: ProxyVersion, held: &[u8], next: &[u8]) -> usize {
     let wanted = match version {
-        ProxyVersion::V1 => match next.iter().position(|byte| *byte == b'\n') {
-            Some(end) => end + 1,
-            None => LINE_BYTES_MAX.saturating_sub(held.len()).max(1),
-        },
+        ProxyVersion::V1 => {
+            let end = next.iter().position(|byte| *byte == b'\n').map_or(usize::MAX, |end| end + 1);
+            end.min(LINE_BYTES_MAX.saturating_sub(held.len()).max(1))
+        }
         ProxyVersion::V2 => whole(held).saturating_sub(held.len()),
     };
     wanted.min(next.len())
@@ -88,7 +88,9 @@ fn line(held: &[u8]) -> Result<Option<Said>, Corrupt> {
         "TCP6" => text.parse::<Ipv6Addr>().ok().map(IpAddr::from),
         _ => None,
     };
-    let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+    // Digits and nothing else: Rust reads +80 as a number, too.
+    let is_number = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let port = |text: &str| Some(text).filter(is_number)?.parse::<u16>().ok().filter(|port| *port > 0);
     match (family, address(source), address(destination), port(from), port(to)) {
         ("UNKNOWN", ..) => Ok(Some(Said::Unknown)),
         (_, Some(source), Some(_), Some(port), Some(_)) => Ok(Some(Said::Client { peer: peer(source, port), tls: None })),
@@ -225,6 +227,10 @@ mod tests {
             "PROXY TCP4 192.0.2.5 127.0.0.1 6275\r\n",
             "PROXY TCP4 192.0.2.5 127.0.0.1 0 1234\r\n",
             "PROXY TCP4 192.0.2.5 127.0.0.1 6275 65536\r\n",
+            "PROXY TCP4 192.0.2.5 127.0.0.1 +80 1234\r\n",
+            "PROXY TCP4 192.0.2.5 127.0.0.1 6275 +80\r\n",
+            "PROXY TCP4 192.0.2.5 127.0.0.1 -80 1234\r\n",
+            "PROXY TCP4 192.0.2.5 127.0.0.1 \t80 1234\r\n",
             "PROXY TCP4 ::1 127.0.0.1 6275 1234\r\n",
             "PROXY TCP6 192.0.2.5 ::1 6275 1234\r\n",
             "PROXY TCP4 192.0.2.5  127.0.0.1 6275 1234\r\n",
@@ -233,6 +239,12 @@ mod tests {
             assert_eq!(parse(V1, line.as_bytes()), Err(Corrupt::default()), "{line}");
         }
         assert_eq!(parse(V1, &[b"PROXY ".to_vec(), vec![b'x'; LINE_BYTES_MAX]].concat()), Err(Corrupt::default()));
+        let longest = |bytes: usize| [&b"PROXY UNKNOWN "[..], &vec![b'x'; bytes - 16], b"\r\n"].concat();
+        assert_eq!(parse(V1, &longest(LINE_BYTES_MAX)), Ok(Some(Said::Unknown)));
+        // In one piece as byte by byte.
+        let too_long = longest(LINE_BYTES_MAX + 1);
+        assert_eq!(share(V1, &[], &too_long), LINE_BYTES_MAX);
+        assert_eq!(parse(V1, &too_long[..LINE_BYTES_MAX]), Err(Corrupt::default()));
     }
 
     #[test]

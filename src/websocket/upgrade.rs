@@ -81,6 +81,10 @@ fn answer(request: &Request<'_, '_>, len: usize, rules: Rules<'_>) -> Upgrade {
     if request.method != Some("GET") {
         return refused("405 Method Not Allowed", "Allow: GET\r\n", "The request is no GET");
     }
+    // RFC 6455, 4.2.1: HTTP/1.1 or higher. A proxy that goes on in 1.0 would not pass the upgrade on.
+    if request.version == Some(0) {
+        return refused("400 Bad Request", "", "The request is one of HTTP/1.0, and an upgrade needs HTTP/1.1");
+    }
     let has = |name, wanted: &str| words(request, name).any(|word| word.eq_ignore_ascii_case(wanted));
     if !has("Upgrade", "websocket") || !has("Connection", "upgrade") {
         return refused("426 Upgrade Required", "Upgrade: websocket\r\n", "The request asks for no upgrade to a WebSocket");
@@ -167,6 +171,9 @@ mod tests {
             ("chat, mqtt", "chat", "400"),
             ("chat, mqtt", "mqttv", "400"),
             (" HTTP/1.1", "", "400"),
+            ("HTTP/1.1", "HTTP/1.0", "400"),
+            ("HTTP/1.1", "HTTP/0.9", "400"),
+            ("HTTP/1.1", "HTTP/2.0", "400"),
         ] {
             assert_eq!(status(&GOOD.replace(from, to), RULES), expected, "{from} → {to}");
         }

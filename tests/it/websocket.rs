@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::process::{Broker, Engine, Folder};
+use crate::support::process::{Broker, Engine, Folder, wait_until};
 
 const OPEN: &str = "listener {port} 127.0.0.1\nprotocol websockets\nallow_anonymous true\n";
 const REQUEST: &str = "GET /mqtt HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -132,15 +132,40 @@ fn a_refused_client_gets_its_connack_and_a_goodbye() {
 fn what_is_no_upgrade_is_told_why() {
     let broker = Broker::start(OPEN);
     let endless = format!("GET / HTTP/1.1\r\nCookie: {}", "a".repeat(70_000));
-    for (request, status) in
-        [("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "426"), (&REQUEST.replace("mqtt\r\n", "chat\r\n"), "400"), (&endless, "431")]
-    {
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", "426"),
+        (&REQUEST.replace("mqtt\r\n", "chat\r\n"), "400"),
+        (&REQUEST.replace("HTTP/1.1", "HTTP/1.0"), "400"),
+        (&endless, "431"),
+    ] {
         let mut socket = open(&broker);
         let _ = socket.write_all(request.as_bytes());
         let answer = String::from_utf8_lossy(&rest(&mut socket)).into_owned();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
     }
     connected(&broker);
+}
+
+#[test]
+fn websockets_headers_size_is_how_long_a_request_may_be() {
+    let with_cookie = |bytes: usize| REQUEST.replace("Host: a", &format!("Host: a\r\nCookie: {}", "a".repeat(bytes)));
+    for (size, cookie, accepted) in [
+        (None, 3_000, true),
+        (None, 5_000, false),
+        (Some(200), 0, true),
+        (Some(200), 100, false),
+        (Some(8192), 5_000, true),
+        (Some(8192), 9_000, false),
+    ] {
+        let option = size.map_or_else(String::new, |size| format!("websockets_headers_size {size}\n"));
+        let broker = Broker::start(&format!("{OPEN}{option}"));
+        let mut socket = open(&broker);
+        let _ = socket.write_all(with_cookie(cookie).as_bytes());
+        let mut status = [0; 12];
+        socket.read_exact(&mut status).expect("an answer");
+        let expected: &[u8] = if accepted { b"HTTP/1.1 101" } else { b"HTTP/1.1 431" };
+        assert_eq!(status, expected, "{size:?} and a cookie of {cookie} bytes");
+    }
 }
 
 #[test]
@@ -188,4 +213,8 @@ fn a_proxy_says_whose_the_connection_is() {
     stranger.write_all(CONNECT).expect("taken");
     assert_eq!(rest(&mut stranger), b"");
     broker.wait_for_log("Connection rejected, corrupt PROXY header.");
+    let mut sloppy = open(&broker);
+    sloppy.write_all(&[b"PROXY TCP4 192.0.2.5 127.0.0.1 +80 1234\r\n", CONNECT].concat()).expect("taken");
+    assert_eq!(rest(&mut sloppy), b"");
+    wait_until("the second refusal", || broker.log().matches("corrupt PROXY header").count() == 2);
 }
