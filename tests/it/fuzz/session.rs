@@ -303,9 +303,8 @@ fn all_packets(mut bytes: &[u8], version: ProtocolVersion) {
     }
 }
 
-pub fn session(bytes: &[u8]) {
-    let mut choices = Choices(bytes);
-    let settings = settings(choices.byte());
+fn world(choice: u8) -> World {
+    let settings = settings(choice);
     let broker = Broker::new(ShardId(0), 1, settings.clone(), 1);
     let client = |slot| Client {
         id: ConnectionId::new(slot, 0),
@@ -317,6 +316,28 @@ pub fn session(bytes: &[u8]) {
     let clients = (0..CLIENTS as u32).map(client).collect();
     let mut world = World { broker, settings, now: Time(0), clients, opened: 0 };
     world.input(Input::DeadlineReached);
+    world
+}
+
+/// One client who sends these bytes, as another subscribes to everything.
+pub fn stream(choice: u8, pieces: &[&[u8]]) {
+    let mut world = world(choice);
+    world.send(1, &connect(1, &mut Choices(&[0, 64 | 128])));
+    world.send(1, &subscribe(&mut Choices(&[0, 0, 2, 2])));
+    for piece in pieces {
+        // A connection that was closed is not opened anew.
+        if world.opened < 2 || world.clients[0].open {
+            world.receive(0, piece);
+        }
+    }
+    world.now = Time(world.now.0 + 100_000);
+    world.input(Input::DeadlineReached);
+    world.input(Input::Shutdown);
+}
+
+pub fn session(bytes: &[u8]) {
+    let mut choices = Choices(bytes);
+    let mut world = world(choices.byte());
     let mut steps = 0;
     while !choices.0.is_empty() && steps < 2_000 {
         world.step(&mut choices);

@@ -57,7 +57,8 @@ fn codec(bytes: &[u8]) {
     }
 }
 
-/// A connection that asks for WebSockets, sends its CONNECT, and is cut into pieces anywhere: the same comes of it as in one piece.
+/// A connection that asks for WebSockets, sends its CONNECT, and is cut into pieces anywhere: the same comes of it as in one piece. What
+/// the frames held goes to a broker, in both pieces.
 fn websocket(bytes: &[u8]) {
     use darner::websocket::frames::Frames;
     use darner::websocket::upgrade::{Rules, Upgrade, judge};
@@ -84,28 +85,49 @@ fn websocket(bytes: &[u8]) {
     let (head, tail) = rest.split_at(cut.min(rest.len()));
     let whole = unframed(&[rest]);
     assert_eq!(whole, unframed(&[head, tail]));
-    codec(&whole.0);
+    let (first, second) = whole.0.split_at(cut.min(whole.0.len()));
+    session::stream(cut as u8, &[first, second]);
 }
 
-/// A header is whole or not, and what `share` takes for it is never more than there is.
+/// A header that comes in pieces, cut anywhere, says what it says in one piece, and what is taken for it is the header and no byte more.
 fn proxy(bytes: &[u8]) {
     use darner::conf::ProxyVersion;
-    use darner::proxy::{parse, share};
+    let Some((&cut, bytes)) = bytes.split_first() else { return };
+    let (head, tail) = bytes.split_at(usize::from(cut).min(bytes.len()));
     for version in [ProxyVersion::V1, ProxyVersion::V2] {
-        let (mut held, mut rest) = (Vec::new(), bytes);
+        let (said, header) = header(version, &[bytes]);
+        let (said_of_two, header_of_two) = self::header(version, &[head, tail]);
+        let (said_of_all, header_of_all) = self::header(version, &bytes.chunks(1).collect::<Vec<_>>());
+        assert!(said == said_of_two && said == said_of_all, "{said:?}, in two pieces {said_of_two:?}, byte by byte {said_of_all:?}");
+        if !matches!(said, Ok(Some(_))) {
+            continue;
+        }
+        assert!(header == header_of_two && header == header_of_all && bytes.starts_with(&header));
+        let whole = match version {
+            ProxyVersion::V1 => bytes.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1),
+            ProxyVersion::V2 => 16 + usize::from(u16::from_be_bytes([bytes[14], bytes[15]])),
+        };
+        assert_eq!(header.len(), whole, "{said:?}");
+    }
+}
+
+/// As a connection is read: what came of the header, and the bytes that were taken for it.
+fn header(version: darner::conf::ProxyVersion, pieces: &[&[u8]]) -> (Result<Option<darner::proxy::Said>, darner::proxy::Corrupt>, Vec<u8>) {
+    let mut held = Vec::new();
+    for piece in pieces {
+        let mut rest = *piece;
         while !rest.is_empty() {
-            let taken = share(version, &held, rest).min(rest.len());
-            if taken == 0 {
-                break;
-            }
+            let taken = darner::proxy::share(version, &held, rest);
+            assert!((1..=rest.len()).contains(&taken), "{taken} of {} bytes, {} held", rest.len(), held.len());
             held.extend_from_slice(&rest[..taken]);
             rest = &rest[taken..];
-            if !matches!(parse(version, &held), Ok(None)) {
-                break;
+            let said = darner::proxy::parse(version, &held);
+            if said != Ok(None) {
+                return (said, held);
             }
         }
-        let _ = parse(version, bytes);
     }
+    (Ok(None), held)
 }
 
 /// One file, and no other anywhere.
