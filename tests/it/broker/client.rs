@@ -5,7 +5,9 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use darner::mqtt::codec::{Decoded, decode, encode};
-use darner::mqtt::{Connect, Packet, PacketId, ProtocolVersion, Publish, Qos, Subscribe, SubscriptionOptions, SubscriptionRequest};
+use darner::mqtt::{
+    Connect, Packet, PacketId, Property, ProtocolVersion, Publish, Qos, Subscribe, SubscriptionOptions, SubscriptionRequest,
+};
 
 pub struct Client {
     pub socket: TcpStream,
@@ -45,8 +47,25 @@ impl Client {
         (client, code)
     }
 
+    /// A client of version 5 without a Client Identifier, and the one that it is assigned.
+    pub fn without_id(port: u16) -> (Self, String) {
+        let mut client = Self { version: ProtocolVersion::V5, ..Self::silent(port) };
+        client.say_connect("", None, true);
+        let bytes = client.receive_bytes().expect("CONNACK");
+        let Ok(Decoded::Packet { packet: Packet::Connack(connack), .. }) = decode(&bytes, client.version, u32::MAX) else {
+            panic!("no CONNACK: {bytes:02x?}");
+        };
+        let assigned = |property| if let Property::AssignedClientIdentifier(id) = property { Some(id.into()) } else { None };
+        (client, connack.properties.into_iter().find_map(assigned).expect("an Assigned Client Identifier"))
+    }
+
     /// CONNECT, and the return code of its CONNACK.
     fn introduce(&mut self, client_id: &str, login: Option<(&str, &str)>, clean_start: bool) -> Option<u8> {
+        self.say_connect(client_id, login, clean_start);
+        self.receive_bytes().ok()?.get(3).copied()
+    }
+
+    fn say_connect(&mut self, client_id: &str, login: Option<(&str, &str)>, clean_start: bool) {
         self.send(&Packet::Connect(Box::new(Connect {
             version: self.version,
             bridge: false,
@@ -58,7 +77,6 @@ impl Client {
             username: login.map(|(name, _)| name.to_owned()),
             password: login.map(|(_, password)| password.as_bytes().to_vec()),
         })));
-        self.receive_bytes().ok()?.get(3).copied()
     }
 
     pub fn send(&mut self, packet: &Packet<'_>) {

@@ -122,6 +122,31 @@ fn a_broker_out_of_descriptors_serves_on_when_some_are_free_again() {
 }
 
 #[test]
+fn global_max_connections_counts_over_all_listeners() {
+    let second = free_port();
+    let conf = "listener {port} 127.0.0.1\nlistener SECOND 127.0.0.1\nallow_anonymous true\nglobal_max_connections 2\n";
+    let broker = Broker::start(&conf.replace("SECOND", &second.to_string()));
+    let log_in = |port, id| Client::log_in(port, id, None, darner::mqtt::ProtocolVersion::V311);
+    // The test's own probe of the port has to be gone first.
+    wait_until("one to be let in at each", || {
+        let (mut one, first) = log_in(broker.port, "one");
+        let (two, other) = log_in(second, "two");
+        if (first, other) != (Some(0), Some(0)) {
+            return false;
+        }
+        for port in [broker.port, second] {
+            assert_eq!(log_in(port, "three").1, None, "closed without an answer");
+        }
+        one.ping();
+        drop(two);
+        wait_until("room at the first for who left the second", || log_in(broker.port, "three").1 == Some(0));
+        one.ping();
+        true
+    });
+    broker.wait_for_log("Client connection from 127.0.0.1 denied: max_connections exceeded.");
+}
+
+#[test]
 fn max_connections_turns_away_who_comes_too_late() {
     let broker = Broker::start("listener {port} 127.0.0.1\nallow_anonymous true\nmax_connections 2\n");
     // The test's own probe of the port has to be gone first.

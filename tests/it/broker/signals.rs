@@ -7,7 +7,7 @@ use darner::mqtt::ProtocolVersion;
 use nix::sys::signal::Signal;
 
 use super::client::{Client, Ended};
-use crate::support::process::{Broker, Folder, darner, run};
+use crate::support::process::{Broker, Folder, darner, run, wait_until};
 
 #[test]
 fn a_thousand_clients_are_told_and_the_broker_ends_soon() {
@@ -34,7 +34,7 @@ fn the_pid_file_is_there_while_the_broker_runs() {
     assert_eq!(std::fs::read_to_string(&path).unwrap().trim(), broker.pid().to_string());
     broker.signal(Signal::SIGINT);
     broker.wait_for_log("terminating");
-    crate::support::process::wait_until("the pid file to go", || !path.exists());
+    wait_until("the pid file to go", || !path.exists());
 }
 
 #[test]
@@ -100,6 +100,38 @@ fn a_reload_that_forbids_anonymous_clients_closes_them() {
     anna.ping();
 }
 
+/// mosquitto assigns identifiers without their prefix after a HUP.
+#[test]
+fn auto_id_prefix_begins_assigned_identifiers_before_and_after_a_reload() {
+    let broker = Broker::start("listener {port} 127.0.0.1\nallow_anonymous true\nauto_id_prefix house-\n");
+    let conf = std::fs::read_to_string(broker.folder.path().join("mosquitto.conf")).unwrap();
+    let (mut first, id) = Client::without_id(broker.port);
+    assert!(id.starts_with("house-") && id.len() == "house-".len() + 36, "{id}");
+    let reload = |conf: String| {
+        let before = broker.log().matches("Reloading config.").count();
+        broker.folder.write("mosquitto.conf", conf);
+        broker.signal(Signal::SIGHUP);
+        wait_until("the reload", || broker.log().matches("Reloading config.").count() > before);
+        Client::connect(broker.port, "after-the-reload");
+    };
+    for (conf, prefix) in [
+        (conf.clone(), "house-"),
+        (conf.replace("house-", "garden-"), "garden-"),
+        (conf.replace("auto_id_prefix house-\n", ""), "auto-"),
+        (conf.clone(), "house-"),
+    ] {
+        reload(conf);
+        let named = || broker.log().matches(&format!(" as {prefix}")).count();
+        let before = named();
+        let (_, id) = Client::without_id(broker.port);
+        assert!(id.starts_with(prefix), "{id} does not begin with {prefix}");
+        // Version 3 is not told; the log is.
+        let _ = Client::connect(broker.port, "");
+        wait_until("the log of both", || named() == before + 2);
+    }
+    first.ping();
+}
+
 #[test]
 fn a_reload_changes_what_a_connected_client_may_read() {
     let folder = Folder::new("reload");
@@ -114,7 +146,7 @@ fn a_reload_changes_what_a_connected_client_may_read() {
     broker.signal(Signal::SIGHUP);
     broker.wait_for_log("Reloading config.");
     // The signal is handled in some turn after the line: the first message may still meet the old rules.
-    crate::support::process::wait_until("the new rules", || {
+    wait_until("the new rules", || {
         client.publish("closed/a", b"two");
         client.send(&darner::mqtt::Packet::Pingreq);
         let mut seen = false;
