@@ -165,7 +165,13 @@ impl World {
                     client.incoming = bytes;
                     return;
                 }
-                Err(error) => return self.input(Input::Malformed { connection: id, error }),
+                Err(error) => {
+                    // A CONNECT of version 5 is refused in its own words.
+                    if error.in_connect_v5 && !client.connected {
+                        client.version = ProtocolVersion::V5;
+                    }
+                    return self.input(Input::Malformed { connection: id, error });
+                }
             }
         }
     }
