@@ -1,6 +1,7 @@
 //! `mosquitto_pub` and `mosquitto_sub`: blocking MQTT clients, and the session that the health check shares with them.
 
 pub mod dial;
+pub mod event;
 pub mod flows;
 pub mod format;
 pub mod proxy;
@@ -42,8 +43,7 @@ fn command(tool: Tool, arguments: &[OsString]) -> ExitCode {
     let print = |text: &str| {
         let _ = write!(std::io::stdout().lock(), "{text}");
     };
-    let defaults = defaults_path(tool).and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
-    let settings = match Settings::load(tool, &defaults, arguments) {
+    let settings = match defaults(tool, arguments).and_then(|defaults| Settings::load(tool, &defaults, arguments)) {
         Ok(settings) => settings,
         Err(stop) => {
             match stop {
@@ -63,6 +63,16 @@ fn command(tool: Tool, arguments: &[OsString]) -> ExitCode {
         settings.complain(&text);
     }
     code
+}
+
+/// What the file of `-o` says, which must be there; else the user's own, which may be absent.
+fn defaults(tool: Tool, arguments: &[OsString]) -> Result<String, Stop> {
+    match options::options_files(tool, arguments).as_slice() {
+        [] => Ok(defaults_path(tool).and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default()),
+        [path] => std::fs::read_to_string(path)
+            .map_err(|error| settings::refused(format!("Error: Unable to read options file \"{}\": {error}.", path.to_string_lossy()))),
+        _ => Err(settings::refused_spaced("Error: Duplicate -o argument given.")),
+    }
 }
 
 /// `$XDG_CONFIG_HOME/mosquitto_pub`, else `~/.config/mosquitto_pub`.

@@ -9,12 +9,14 @@ use super::format::Format;
 use super::property_arguments;
 use super::proxy::Proxy;
 use super::settings::{Settings, Source, Stop, Tool, refused, refused_spaced};
-use crate::mqtt::{ProtocolVersion, Qos, topic_filter, topic_name};
+use crate::mqtt::{ProtocolVersion, Qos, RetainHandling, topic_filter, topic_name};
 
 /// Why options for pre-shared keys are not taken.
 const PSK: &str = "for pre-shared keys, which this TLS library does not know. Use certificates: --cafile, --cert and --key.";
 /// Why options for OpenSSL's engines are not taken.
 const ENGINE: &str = "for OpenSSL's engines, and there is no OpenSSL here. Give a key in PEM form with --key.";
+/// Why brokers are not looked up by service.
+const SRV: &str = "for brokers that DNS names in SRV records, which Debian's and Docker's builds of mosquitto do not look up either. Name the broker with -h.";
 
 /// Which tools know an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,10 +78,11 @@ pub(super) const OPTIONS: &[Choice] = &[
     (&["-F"], For::Sub, Takes::Value("format", format), "print each message so: %t topic, %p payload, %q QoS, %r retained, %l length, %m packet id, %x %X hex, %I %U time, %j %J JSON, %A %C %D %E %F %P %R %S properties, @Y and so on as in strftime"),
     (&["--pretty"], For::Sub, Takes::Flag(|s| { s.pretty = true; Ok(()) }), "JSON of %j and %J on several lines"),
     (&["-N"], For::Sub, Takes::Flag(|s| { s.end_of_line = false; Ok(()) }), "no line end after each message"),
-    (&["-R"], For::Sub, Takes::Flag(|s| { s.no_retained = true; Ok(()) }), "leave out retained messages"),
+    (&["-R"], For::Sub, Takes::Flag(|s| { s.no_retained = true; s.retain_handling = RetainHandling::DoNotSend; Ok(()) }), "leave out retained messages"),
     (&["--retained-only"], For::Sub, Takes::Flag(|s| { s.retained_only = true; Ok(()) }), "print retained messages and leave at the first other one"),
     (&["--remove-retained"], For::Sub, Takes::Flag(|s| { s.remove_retained = true; Ok(()) }), "have the broker forget each retained message that comes"),
     (&["--retain-as-published"], For::Sub, Takes::Flag(|s| { s.retain_as_published = true; Ok(()) }), "the retain flag as the publisher set it (version 5)"),
+    (&["--retain-handling"], For::Sub, Takes::Value("option", retain_handling), "when the broker sends retained messages: always, new or never (version 5, as in 2.1)"),
     (&["-T", "--filter-out"], For::Sub, Takes::Value("topic filter", filter_out), "do not print messages of these topics; several are taken"),
     (&["--random-filter"], For::Sub, Takes::Value("chance", random_filter), "print so many percent of the messages"),
     // When to leave.
@@ -93,6 +96,7 @@ pub(super) const OPTIONS: &[Choice] = &[
     (&["--will-qos"], For::Both, Takes::Value("will QoS", |s, v| { s.will_qos = qos(v, |v| refused_spaced(format!("Error: Invalid will QoS {v}.")))?; Ok(()) }), "QoS of the will (0)"),
     (&["--will-retain"], For::Both, Takes::Flag(|s| { s.will_retain = true; Ok(()) }), "the will is retained"),
     // The tool itself.
+    (&["-o"], For::Both, Takes::Value("options file", |_, _| Ok(())), "read options from this file, one a line, and not from the user's own (as in 2.1)"),
     (&["-d", "--debug"], For::Both, Takes::Flag(|s| { s.debug = true; Ok(()) }), "print what is sent and received"),
     (&["--quiet"], For::Both, Takes::Flag(|s| { s.quiet = true; Ok(()) }), "no error messages"),
     (&["--help"], For::Both, Takes::Flag(|_| Err(Stop::Help)), "this text"),
@@ -108,8 +112,10 @@ pub(super) const OPTIONS: &[Choice] = &[
     (&["--tls-alpn"], For::Both, Takes::Value("protocol", |s, v| { s.tls.alpn = Some(text("--tls-alpn", v)?); Ok(()) }), "TLS: the application protocol to ask for"),
     (&["--tls-use-os-certs"], For::Both, Takes::Flag(|s| { s.tls.system_authorities = true; Ok(()) }), "TLS: trust the authorities of the system"),
     (&["--insecure"], For::Both, Takes::Flag(|s| { s.tls.insecure = true; Ok(()) }), "TLS: the name in the broker's certificate may be another; for trials"),
+    (&["--no-tls"], For::Both, Takes::Flag(|s| { s.no_tls = true; Ok(()) }), "no TLS, whatever the port and the other options, like those of the user's own file, say (as in 2.1)"),
     // Known to mosquitto's tools, refused here.
     (&["--psk"], For::Both, Takes::Refused(PSK), ""), (&["--psk-identity"], For::Both, Takes::Refused(PSK), ""),
+    (&["-S"], For::Both, Takes::Refused(SRV), ""),
     (&["--tls-engine"], For::Both, Takes::Refused(ENGINE), ""), (&["--tls-engine-kpass-sha1"], For::Both, Takes::Refused(ENGINE), ""),
 ];
 
@@ -146,6 +152,24 @@ pub(super) fn apply(settings: &mut Settings, arguments: &[OsString]) -> Result<(
         };
     }
     Ok(())
+}
+
+/// What was given for `-o`, each time.
+pub(super) fn options_files<'a>(tool: Tool, arguments: &'a [OsString]) -> Vec<&'a OsStr> {
+    let mut files = Vec::new();
+    let mut rest = arguments;
+    while let [name, following @ ..] = rest {
+        let count = match find(tool, name) {
+            Some((_, _, Takes::Value(..), _)) => 1,
+            Some((_, _, Takes::Property, _)) => property_arguments::argument_count(following.get(1).and_then(|name| name.to_str())),
+            _ => 0,
+        };
+        if name == "-o" {
+            files.extend(following.first().map(OsString::as_os_str));
+        }
+        rest = following.get(count..).unwrap_or_default();
+    }
+    files
 }
 
 /// Applies a line of the user's defaults: an option, a space, its value.
@@ -366,6 +390,16 @@ fn in_flight_max(settings: &mut Settings, value: &OsStr) -> Result<(), Stop> {
 
 fn format(settings: &mut Settings, value: &OsStr) -> Result<(), Stop> {
     settings.format = Some(Format::parse(&text("-F", value)?).map_err(refused)?);
+    Ok(())
+}
+
+fn retain_handling(settings: &mut Settings, value: &OsStr) -> Result<(), Stop> {
+    settings.retain_handling = match value.to_str() {
+        Some("always") => RetainHandling::SendAtSubscribe,
+        Some("new") => RetainHandling::SendIfNew,
+        Some("never") => RetainHandling::DoNotSend,
+        _ => return Err(refused_spaced(format!("Error: Unknown value '{}' for --retain-handling.", value.to_string_lossy()))),
+    };
     Ok(())
 }
 

@@ -3,9 +3,10 @@
 use std::io::Write as _;
 
 use super::dial::{DialError, DialOptions, Stream};
+use super::event::SessionError;
 use super::flows::Flows;
 use super::reasons;
-use super::session::{Session, SessionError};
+use super::session::Session;
 use super::settings::Settings;
 use crate::exit_code::ExitCode;
 use crate::mqtt::{Connack, Connect, ProtocolVersion};
@@ -44,6 +45,11 @@ impl Outcome {
         match error {
             SessionError::Dial(error) => Self::of_dial(error),
             SessionError::Lost => Self::said(ExitCode::Other(7), "Error: The connection was lost."),
+            // mosquitto's says only that it is not connected.
+            SessionError::Ended(reason) => {
+                Self::said(ExitCode::Other(4), format!("Error: The broker ended the connection: {}.", reasons::reason_text(*reason)))
+            }
+            SessionError::Refused(code) => Self::said(ExitCode::Other(*code), format!("Connection error: {}", reasons::UNKNOWN_REFUSAL)),
             SessionError::Protocol(_) => {
                 Self::said(ExitCode::Other(2), "Error: A network protocol error occurred when communicating with the broker.")
             }

@@ -34,17 +34,21 @@ const PROPERTIES: &[(&str, &[&str], Value)] = &[
     ("correlation-data", &["publish", "will"], Value::Binary(Property::CorrelationData)),
     ("subscription-identifier", &["subscribe"], Value::FourBytes(Property::SubscriptionIdentifier)),
     ("session-expiry-interval", &["connect", "disconnect"], Value::FourBytes(Property::SessionExpiryInterval)),
-    ("authentication-method", &["connect"], Value::Text(Property::AuthenticationMethod)),
-    ("authentication-data", &["connect"], Value::Binary(Property::AuthenticationData)),
+    ("authentication-method", &["connect", "auth"], Value::Text(Property::AuthenticationMethod)),
+    ("authentication-data", &["connect", "auth"], Value::Binary(Property::AuthenticationData)),
     ("request-problem-information", &["connect"], Value::Byte(Property::RequestProblemInformation)),
     ("request-response-information", &["connect"], Value::Byte(Property::RequestResponseInformation)),
     ("will-delay-interval", &["will"], Value::FourBytes(Property::WillDelayInterval)),
-    ("reason-string", &["disconnect"], Value::Text(Property::ReasonString)),
+    ("reason-string", &["disconnect", "puback", "pubrec", "pubrel", "pubcomp", "auth"], Value::Text(Property::ReasonString)),
     ("receive-maximum", &["connect"], Value::TwoBytes(Property::ReceiveMaximum)),
     ("topic-alias-maximum", &["connect"], Value::TwoBytes(Property::TopicAliasMaximum)),
     ("topic-alias", &["publish"], Value::TwoBytes(Property::TopicAlias)),
     ("maximum-packet-size", &["connect"], Value::FourBytes(Property::MaximumPacketSize)),
-    ("user-property", &["connect", "publish", "subscribe", "unsubscribe", "disconnect", "will"], Value::Pair),
+    (
+        "user-property",
+        &["connect", "publish", "subscribe", "unsubscribe", "disconnect", "will", "puback", "pubrec", "pubrel", "pubcomp", "auth"],
+        Value::Pair,
+    ),
     // Only a broker sends these.
     ("assigned-client-identifier", &[], Value::Text(Property::AssignedClientIdentifier)),
     ("server-keep-alive", &[], Value::TwoBytes(Property::ServerKeepAlive)),
@@ -56,6 +60,9 @@ const PROPERTIES: &[(&str, &[&str], Value)] = &[
     ("subscription-identifier-available", &[], Value::Byte(Property::SubscriptionIdentifierAvailable)),
     ("shared-subscription-available", &[], Value::Byte(Property::SharedSubscriptionAvailable)),
 ];
+
+/// Packets that a tool sends, and that mosquitto's take no properties for.
+const WITHOUT_LIST: &[&str] = &["puback", "pubrec", "pubrel", "pubcomp", "auth"];
 
 /// How many values follow `-D` when the property is `name`: the packet, the name and one, or two for a User Property.
 pub(super) fn argument_count(name: Option<&str>) -> usize {
@@ -95,9 +102,10 @@ impl PropertyLists {
         let &[command, name, value, ref rest @ ..] = words else {
             return Err(refused_spaced("Error: --property argument given but not enough arguments specified."));
         };
-        let Some(list) = self.list(&command.to_ascii_lowercase()) else {
+        let lower_case = command.to_ascii_lowercase();
+        if self.list(&lower_case).is_none() && !WITHOUT_LIST.contains(&lower_case.as_str()) {
             return Err(refused_spaced("Error: Invalid command given in --property argument."));
-        };
+        }
         let found = PROPERTIES.iter().find(|(known, ..)| known.eq_ignore_ascii_case(name));
         let Some((_, commands, kind)) = found else {
             return Err(refused_spaced("Error: Invalid property name given in --property argument."));
@@ -106,6 +114,9 @@ impl PropertyLists {
             let text = format!("Error: {name} property not allowed for {command} in --property argument.");
             return Err(refused_spaced(text));
         }
+        let Some(list) = self.list(&lower_case) else {
+            return Err(refused_spaced(format!("Error: {name} property not supported for {command} in --property argument.")));
+        };
         list.push(match *kind {
             Value::Byte(make) => make(number(name, value)?),
             Value::TwoBytes(make) => make(number(name, value)?),

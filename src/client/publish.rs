@@ -5,10 +5,11 @@ use std::os::fd::AsFd as _;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::event::{Event, SessionError, Wake};
 use super::flows::{Flows, Outgoing};
 use super::outcome::{Outcome, open};
 use super::reasons;
-use super::session::{Event, Session, SessionError, Wake};
+use super::session::Session;
 use super::settings::{Settings, Source};
 use crate::exit_code::ExitCode;
 use crate::mqtt::codec::PublishParts;
@@ -110,7 +111,17 @@ impl Publisher<'_> {
                 Ok(session) => match self.converse(session, &mut has_connected) {
                     Ok(outcome) => return outcome,
                     // Only -l lives long enough to try again, and only after it was let in once.
-                    Err((SessionError::Lost | SessionError::KeepAlive, left)) if self.lines.is_some() && has_connected => flows = left,
+                    Err((SessionError::Lost | SessionError::Ended(_) | SessionError::KeepAlive, left))
+                        if self.lines.is_some() && has_connected =>
+                    {
+                        flows = left
+                    }
+                    Err((error @ SessionError::Refused(_), _)) => {
+                        let refused = Outcome::of_session(&error);
+                        self.settings.complain(&refused.text.unwrap_or_default());
+                        let second = "Error: A network protocol error occurred when communicating with the broker.";
+                        return Outcome::said(refused.code, second);
+                    }
                     Err((error, _)) => return Outcome::of_session(&error),
                 },
                 Err((_, left)) if has_connected => flows = left,
@@ -182,10 +193,6 @@ impl Publisher<'_> {
                     return Next::GoOn;
                 }
                 self.done_if_all_acknowledged()
-            }
-            Event::Disconnected(reason) => {
-                self.settings.complain(&format!("Error: The broker ended the connection: {}.", reasons::reason_text(reason)));
-                Next::GoOn
             }
             Event::Message(_) | Event::Subscribed { .. } | Event::Unsubscribed => Next::GoOn,
         }

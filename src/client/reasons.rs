@@ -11,6 +11,9 @@ const REFUSALS: &[(ReasonCode, u8, &str)] = &[
     (ReasonCode::NotAuthorized, 5, "Connection Refused: not authorised."),
 ];
 
+/// For a return code that version 3 does not have.
+pub const UNKNOWN_REFUSAL: &str = "Connection Refused: unknown reason.";
+
 /// The number that was on the wire.
 pub fn connack_code(reason: ReasonCode, version: ProtocolVersion) -> u8 {
     let refusal = REFUSALS.iter().find(|(refusal, ..)| version != ProtocolVersion::V5 && *refusal == reason);
@@ -25,7 +28,7 @@ pub fn connack_text(reason: ReasonCode, version: ProtocolVersion) -> String {
         return format!("{}{hint}", reason_text(reason));
     }
     let refusal = REFUSALS.iter().find(|(refusal, ..)| *refusal == reason);
-    refusal.map_or("Connection Refused: unknown reason.", |(.., text)| *text).to_owned()
+    refusal.map_or(UNKNOWN_REFUSAL, |(.., text)| *text).to_owned()
 }
 
 /// A Reason Code as mosquitto spells it: with capitals where the specification has them.

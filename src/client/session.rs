@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use super::dial::{DialError, Stream};
+use super::event::{Event, SessionError, Wake};
 use super::flows::{Aliases, Flows, Message, Outgoing};
 use crate::mqtt::codec::{self, Decoded};
 use crate::mqtt::{
@@ -21,48 +22,6 @@ const PACKET_SIZE_MAX: u32 = 268_435_460;
 
 /// Unsent bytes beyond which [`Session::is_busy`] says to wait before publishing more.
 const UNSENT_BYTES_MAX: usize = 1 << 20;
-
-/// What the broker did.
-#[derive(Debug)]
-pub enum Event {
-    Connected(Connack),
-    Message(Message),
-    /// A PUBLISH went its whole way: written at QoS 0, acknowledged at QoS 1, completed (or refused) at QoS 2.
-    Published {
-        packet_id: u16,
-        reason: ReasonCode,
-        reason_string: Option<Box<str>>,
-    },
-    Subscribed {
-        packet_id: PacketId,
-        reasons: Vec<ReasonCode>,
-    },
-    Unsubscribed,
-    /// DISCONNECT from the broker (version 5).
-    Disconnected(ReasonCode),
-}
-
-/// Why [`Session::wait`] came back.
-#[derive(Debug)]
-pub enum Wake {
-    Event(Event),
-    Deadline,
-    /// The other descriptor became readable.
-    Readable,
-}
-
-/// Why a session ended by itself.
-#[derive(Debug, thiserror::Error)]
-pub enum SessionError {
-    #[error(transparent)]
-    Dial(#[from] DialError),
-    #[error("the connection was lost")]
-    Lost,
-    #[error("the broker sent what is not MQTT: {0}")]
-    Protocol(&'static str),
-    #[error("the broker did not answer within the keep alive time")]
-    KeepAlive,
-}
 
 /// Where the conversation stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +48,8 @@ pub struct Session {
     last_in: Instant,
     ping_sent: bool,
     events: VecDeque<Event>,
+    /// The broker said DISCONNECT.
+    ended: Option<ReasonCode>,
     aliases: Aliases,
     flows: Flows,
 }
@@ -115,6 +76,7 @@ impl Session {
             last_in: now,
             ping_sent: false,
             events: VecDeque::new(),
+            ended: None,
             aliases: Aliases::new(&connect.properties),
             flows,
         };
@@ -180,6 +142,9 @@ impl Session {
             self.flush()?;
             if let Some(event) = self.events.pop_front() {
                 return Ok(Wake::Event(event));
+            }
+            if let Some(reason) = self.ended {
+                return Err(SessionError::Ended(reason));
             }
             if self.take_packet()? {
                 continue;
@@ -301,7 +266,12 @@ impl Session {
                 self.consumed += len;
                 self.handle(packet).map(|()| true)
             }
-            Err(error) => Err(SessionError::Protocol(error.detail)),
+            Err(error) => Err(match rest {
+                [0x20, 2, _, code, ..] if self.state == State::AwaitingConnack && self.version != ProtocolVersion::V5 => {
+                    SessionError::Refused(*code)
+                }
+                _ => SessionError::Protocol(error.detail),
+            }),
         };
         self.incoming = buffer;
         outcome
@@ -340,7 +310,7 @@ impl Session {
                 if self.debug {
                     debug_line(&format!("Received DISCONNECT ({})", disconnect.reason as u8));
                 }
-                self.events.push_back(Event::Disconnected(disconnect.reason));
+                self.ended = Some(disconnect.reason);
             }
             Packet::Connect(_) | Packet::Subscribe(_) | Packet::Unsubscribe(_) | Packet::Pingreq | Packet::Auth(_) => {
                 return Err(SessionError::Protocol("a packet that a broker does not send"));

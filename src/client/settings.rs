@@ -67,6 +67,8 @@ pub(super) struct Settings {
     pub(super) no_delay: bool,
     pub(super) proxy: Option<Proxy>,
     pub(super) tls: TlsOptions,
+    /// Without TLS, whatever else is given.
+    pub(super) no_tls: bool,
     pub(super) version: ProtocolVersion,
     pub(super) client_id: Option<String>,
     pub(super) client_id_prefix: Option<String>,
@@ -99,6 +101,7 @@ pub(super) struct Settings {
     pub(super) timeout: Option<Duration>,
     pub(super) exit_after_subscribing: bool,
     pub(super) no_retained: bool,
+    pub(super) retain_handling: RetainHandling,
     pub(super) retained_only: bool,
     pub(super) remove_retained: bool,
     pub(super) retain_as_published: bool,
@@ -120,6 +123,7 @@ impl Settings {
             no_delay: false,
             proxy: None,
             tls: TlsOptions::default(),
+            no_tls: false,
             version: ProtocolVersion::V311,
             client_id: None,
             client_id_prefix: None,
@@ -148,6 +152,7 @@ impl Settings {
             timeout: None,
             exit_after_subscribing: false,
             no_retained: false,
+            retain_handling: RetainHandling::SendAtSubscribe,
             retained_only: false,
             remove_retained: false,
             retain_as_published: false,
@@ -197,11 +202,14 @@ impl Settings {
         if self.tool == Tool::Sub && self.topics.is_empty() {
             return Err(refused("Error: You must specify a topic to subscribe to."));
         }
+        if self.no_tls {
+            self.tls = TlsOptions::default();
+        }
         if self.tls.cert.is_some() != self.tls.key.is_some() {
             return Err(refused("Error: Both certfile and keyfile must be provided if one of them is set."));
         }
         // As mosquitto: the port for TLS means TLS, with the system's authorities unless others are named.
-        if self.port == Some(8883) && !self.tls.is_wanted() {
+        if self.port == Some(8883) && !self.no_tls && !self.tls.is_wanted() {
             self.tls.system_authorities = true;
         }
         self.properties.check().map_err(refused)
@@ -220,7 +228,7 @@ impl Settings {
             qos: self.qos,
             no_local: false,
             retain_as_published: self.retain_as_published,
-            retain_handling: if self.no_retained { RetainHandling::DoNotSend } else { RetainHandling::SendAtSubscribe },
+            retain_handling: self.retain_handling,
         }
     }
 

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use super::event::{Event, SessionError, Wake};
 use super::flows::{Flows, Message, Outgoing};
 use super::format::{self, Clock};
 use super::outcome::{Outcome, open};
-use super::session::{Event, Session, SessionError, Wake};
+use super::session::Session;
 use super::settings::Settings;
 use crate::exit_code::ExitCode;
 use crate::mqtt::{Connect, ProtocolVersion, Qos, ReasonCode, SubscriptionRequest, topic_filter};
@@ -84,7 +85,11 @@ impl Subscriber<'_> {
                     has_connected = true;
                     match self.converse(session) {
                         Ok(outcome) => return outcome,
-                        Err((error @ SessionError::Protocol(_), _)) => return Outcome::of_session(&error),
+                        // Whoever came back would take the session from the other client, and so on for ever.
+                        Err((error @ SessionError::Ended(ReasonCode::SessionTakenOver), _)) => {
+                            return Outcome { code: ExitCode::Ok, ..Outcome::of_session(&error) };
+                        }
+                        Err((error @ (SessionError::Protocol(_) | SessionError::Refused(_)), _)) => return Outcome::of_session(&error),
                         Err((_, left)) => flows = left,
                     }
                 }
@@ -167,7 +172,7 @@ impl Subscriber<'_> {
                 self.clearing.retain(|clearing| *clearing != packet_id);
                 if self.is_leaving && self.clearing.is_empty() { leave() } else { Next::GoOn }
             }
-            Event::Unsubscribed | Event::Disconnected(_) => Next::GoOn,
+            Event::Unsubscribed => Next::GoOn,
         }
     }
 

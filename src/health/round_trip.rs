@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::variables::Variables;
 use crate::client::dial::{Address, DialError, DialOptions, Stream};
+use crate::client::event::{Event, SessionError, Wake};
 use crate::client::flows::{Flows, Outgoing};
 use crate::client::format::Clock;
 use crate::client::reasons;
-use crate::client::session::{Event, Session, SessionError, Wake};
+use crate::client::session::Session;
 use crate::mqtt::{Connect, ProtocolVersion, Qos, ReasonCode, SubscriptionOptions, SubscriptionRequest};
 
 /// How long the message may take once the broker has granted the subscription; IOTstack's script gave it as long.
@@ -120,7 +121,7 @@ fn converse(session: &mut Session, variables: &Variables, payload: &[u8], until:
             Event::Message(message) if message.topic == STORE_FAILING => store_failing = message.payload == b"1",
             Event::Message(message) if message.topic == *topic && message.payload == payload => return Ok(Said { store_failing }),
             Event::Message(_) => other_payload = true,
-            Event::Published { .. } | Event::Unsubscribed | Event::Disconnected(_) => {}
+            Event::Published { .. } | Event::Unsubscribed => {}
         }
     }
 }

@@ -5,3 +5,4 @@ mod flows;
 mod mqtt_js;
 pub mod paho;
 mod tls;
+mod wire;

@@ -71,6 +71,13 @@ const COMMAND_LINES: &[&str] = &[
     "mosquitto_sub -p {port} -t r/a -C 1 -F %t|%10t|%-10t|%.1t|%5.2t|%p|%5p|%-5p|%05p|%1p",
     "mosquitto_sub -p {port} -t r/a -C 1 -F %x|%06x|%X|%3x|%l|%03l|%-3l|%q|%r|%m|%3m|%S|%5S|%05S|%%",
     "mosquitto_sub -p {port} -t r/a -C 1 -F \\t|\\n|\\\\|\\a|\\e|\\r|\\v|\\0|@@|@Y|@%",
+    "mosquitto_sub -p {port} -t r/a -C 1 -F %5t|%.3p|%-10t|%.0t|%3.9t|%-3.1t|%010t|%.2p|%.3x|%9.2l|%2q|%3r",
+    "mosquitto_sub -p {port} -t r/a -C 1 -V 5 -F %5A|%-5A|%05A|%9C|%4D|%5E|%9P|%9R|%.2R|%4%",
+    "mosquitto_sub -p {port} -t r/props -C 1 -V 5 -F %.2C|%-7.2C|%9R|%-9R|%.2R|%9D|%9P|%9E|%4%|%H",
+    "mosquitto_sub -p {port} -t r/empty -t r/a -C 1 -F %p|%5p|%-5p|%x|%4x|%04X|%l",
+    "mosquitto_sub -p {port} -t r/a -C 1 -F %d",
+    "mosquitto_sub -p {port} -t r/a -C 1 -F %f",
+    "mosquitto_sub -p {port} -t r/a -C 1 -F %u",
     "mosquitto_sub -p {port} -t r/a -C 1 -F @Y-@m-@d_@H@z|@x|@j|@A|@B|@D|@F|@Z",
     "mosquitto_sub -p {port} -t r/props -C 1 -V 5 -F %A|%C|%10C|%D|%E|%F|%P|%R|%S|%2F|%-4F|%04F",
     "mosquitto_sub -p {port} -t r/json -C 1 -F %J",
@@ -306,6 +313,30 @@ fn defaults_are_read_from_the_users_own_file() {
         });
         assert_eq!(ours, theirs);
         assert_eq!(ours.0, 0);
+    }
+}
+
+/// Of 2.1; Debian's 2.0.11 does not know it.
+#[test]
+fn options_are_read_from_the_file_that_is_named() {
+    let brokers = brokers(Whose::Debians);
+    let home = Folder::new("home");
+    home.write(".config/mosquitto_sub", "-t nothing\n-F not %p\n");
+    let options = home.write("options", format!("-p {}\n-C 1\n-t r/a\n-F got %p\n-W 20\n", brokers.open)).display().to_string();
+    let tool = |arguments: &[&str]| {
+        run(Command::new(darner()).arg("mosquitto_sub").args(arguments).env("HOME", home.path()).env_remove("XDG_CONFIG_HOME"))
+    };
+    assert_eq!(tool(&["-o", &options]), (0, "got hello world\n".into(), String::new()));
+    assert_eq!(tool(&["-F", "%t", "-o", &options]), (0, "r/a\n".into(), String::new()), "the command line is read after it");
+    for (arguments, said) in [
+        (&["-o"][..], "Error: -o argument given but no options file specified."),
+        (&["-o", "/nonexistent"], "Error: Unable to read options file \"/nonexistent\": No such file"),
+        (&["-o", &options, "-o", &options], "Error: Duplicate -o argument given."),
+        (&["--will-payload", "-o", "-t", "a"], "Error: Will payload given, but no will topic given."),
+    ] {
+        let (code, stdout, stderr) = tool(arguments);
+        assert_eq!((code, stdout.as_str()), (1, ""));
+        assert!(stderr.starts_with(said), "{stderr}");
     }
 }
 

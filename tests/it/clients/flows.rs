@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::peer::Peer;
+use crate::support::peer::{Peer, debian};
 use crate::support::process::{Broker, darner, run};
 
 fn tool(name: &str, port: u16) -> Command {
@@ -191,11 +191,151 @@ fn topic_aliases_are_followed_as_far_as_they_were_allowed() {
 }
 
 #[test]
-fn options_for_pre_shared_keys_and_engines_are_refused_with_the_reason() {
-    for arguments in [&["--psk", "00"][..], &["--psk-identity", "me"], &["--tls-engine", "x"], &["--keyform", "engine"]] {
-        let mut command = Command::new(darner());
-        let (code, stdout, stderr) = run(command.arg("mosquitto_pub").args(["-t", "a", "-m", "x"]).args(arguments));
-        assert_eq!((code, stdout.as_str()), (1, ""));
-        assert!(stderr.contains("pre-shared keys") || stderr.contains("engines"), "{stderr}");
+fn options_that_cannot_be_honoured_are_refused_with_the_reason() {
+    for (arguments, reason) in [
+        (&["--psk", "00"][..], "pre-shared keys"),
+        (&["--psk-identity", "me"], "pre-shared keys"),
+        (&["--tls-engine", "x"], "engines"),
+        (&["--tls-engine-kpass-sha1", "00"], "engines"),
+        (&["--keyform", "engine"], "engines"),
+        (&["-S"], "SRV records"),
+    ] {
+        for tool in ["mosquitto_pub", "mosquitto_sub"] {
+            let (code, stdout, stderr) = run(Command::new(darner()).arg(tool).args(["-t", "a"]).args(arguments));
+            assert_eq!((code, stdout.as_str()), (1, ""));
+            assert!(stderr.contains(reason), "{stderr}");
+        }
+    }
+}
+
+#[test]
+fn a_unix_socket_leads_to_the_broker() {
+    let broker = Broker::start("listener {port} 127.0.0.1\nlistener 0 {folder}/socket\nallow_anonymous true\n");
+    let socket = broker.folder.path().join("socket").display().to_string();
+    for (number, place) in [["--unix", &socket].to_vec(), ["-h", &socket, "-p", "0"].to_vec()].iter().enumerate() {
+        let topic = format!("unix/{number}");
+        for command in [&mut Command::new(darner()), &mut debian("mosquitto_pub")] {
+            if command.get_program() == darner().as_os_str() {
+                command.arg("mosquitto_pub");
+            }
+            let (code, stdout, stderr) = run(command.args(place).args(["-t", &topic, "-m", "hi", "-r", "-q", "1"]));
+            assert_eq!((code, stdout.as_str(), stderr.as_str()), (0, "", ""));
+        }
+        for command in [&mut Command::new(darner()), &mut debian("mosquitto_sub")] {
+            if command.get_program() == darner().as_os_str() {
+                command.arg("mosquitto_sub");
+            }
+            assert_eq!(
+                run(command.args(place).args(["-t", &topic, "-C", "1", "-v", "-W", "20"])),
+                (0, format!("{topic} hi\n"), String::new())
+            );
+        }
+    }
+    assert!(broker.log().contains("New client connected from"), "{}", broker.log());
+}
+
+#[test]
+fn random_filter_prints_its_share_and_counts_them_all() {
+    let broker = Broker::start("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n");
+    for (chance, expected) in [("0.1", 0..=20), ("50", 400..=600), ("99.9", 980..=1000), ("100", 1000..=1000)] {
+        let mut subscriber = spawn(tool("mosquitto_sub", broker.port).args([
+            "-t",
+            "many",
+            "-q",
+            "1",
+            "-C",
+            "1000",
+            "-W",
+            "60",
+            "-d",
+            "-F",
+            "[%p]",
+            "--random-filter",
+            chance,
+        ]));
+        let mut lines = BufReader::new(subscriber.stdout.take().expect("stdout")).lines().map_while(Result::ok);
+        assert!(lines.any(|line| line.starts_with("Subscribed")));
+        let mut publisher =
+            tool("mosquitto_pub", broker.port).args(["-t", "many", "-q", "1", "-l"]).stdin(Stdio::piped()).spawn().expect("a publisher");
+        publisher.stdin.take().expect("stdin").write_all("x\n".repeat(1000).as_bytes()).expect("written");
+        let printed = lines.filter(|line| line.starts_with('[')).count();
+        assert!(expected.contains(&printed), "{printed} of 1000 with {chance}");
+        assert!(publisher.wait().expect("ended").success() && subscriber.wait().expect("ended").success());
+    }
+}
+
+/// The will of a tool that is killed, and of one that leaves at its timeout: version 5 lets it say so (3.14.2.1), version 3 does not.
+#[test]
+fn wills_are_delivered_as_those_of_debians_tools() {
+    let broker = Broker::start("listener {port} 127.0.0.1\nallow_anonymous true\n");
+    let with_will: &[&str] = &["-t", "nothing", "--will-topic", "gone", "--will-payload", "by will", "--will-qos", "1", "--will-retain"];
+    let properties: &[&str] = &["-D", "will", "content-type", "text", "-D", "will", "user-property", "k", "v"];
+    for (version, is_killed, delivered) in [
+        ("311", true, "1 1 by will ()\n"),
+        ("5", true, "1 1 by will (k:v)text\n"),
+        ("311", false, ""),
+        ("5", false, "1 1 by will (k:v)text\n"),
+    ] {
+        for whose in ["ours", "debian"] {
+            let id = format!("{whose}-{version}-{is_killed}");
+            let mut command = if whose == "ours" { tool("mosquitto_sub", broker.port) } else { debian("mosquitto_sub") };
+            command.args(["-h", "127.0.0.1", "-p", &broker.port.to_string(), "-V", version, "-i", &id]).args(with_will);
+            if version == "5" {
+                command.args(properties);
+            }
+            let mut child = spawn(if is_killed { &mut command } else { command.args(["-W", "1"]) });
+            if is_killed {
+                broker.wait_for_log(&format!("as {id} "));
+                child.kill().expect("it dies");
+            }
+            let _ = child.wait();
+            broker.wait_for_log(&format!("Client {id} "));
+            let mut reader = tool("mosquitto_sub", broker.port);
+            // Retained, and so there whenever it is asked for; taken away for the next case.
+            let reader =
+                reader.args(["-t", "gone", "-q", "2", "-V", "5", "-C", "1", "-W", "1", "--remove-retained", "-F", "%q %r %p (%P)%C"]);
+            assert_eq!(run(reader).1, delivered, "{id}");
+        }
+    }
+}
+
+/// What is printed of the time, with the digits that change within a second masked. Both are asked until they fall into one second.
+#[test]
+fn times_are_printed_as_debians_tool_prints_them() {
+    let peer = Peer::start("listener {port} 127.0.0.1\nallow_anonymous true\n");
+    let port = peer.port.to_string();
+    assert_eq!(run(tool("mosquitto_pub", peer.port).args(["-t", "r", "-m", "x", "-r", "-q", "1"])).0, 0);
+    let format = "%I|%30I|%-30I|%030I|%.10I|%12.4I|%-12.4I|%U|%40U|@N|@s|@a|@A|@b|@B|@c|@C|@d|@D|@e|@F|@g|@G|@h|@H|@I|@j|@k|@l|@m|@M|@n|@p|@P|@r|@R|@S|@t|@T|@u|@U|@V|@w|@W|@x|@X|@y|@Y|@z|@Z|@%|@@";
+    let masked = |text: &str| -> String {
+        let mut masked = String::new();
+        for field in text.split('|') {
+            // Nine digits behind a point or alone are nanoseconds.
+            let digits = field.chars().filter(char::is_ascii_digit).count();
+            let mut after_point = digits == 9 && field.len() == 9;
+            for letter in field.chars() {
+                masked.push(if letter.is_ascii_digit() && after_point { '#' } else { letter });
+                after_point = (after_point && letter.is_ascii_digit()) || letter == '.';
+            }
+            masked.push('|');
+        }
+        masked
+    };
+    for zone in ["UTC", "Europe/Berlin", "America/St_Johns", "XYZ-5:30"] {
+        let print = |mut command: Command| {
+            let (code, stdout, stderr) =
+                run(command.args(["-h", "127.0.0.1", "-p", &port, "-t", "r", "-C", "1", "-W", "20", "-F", format]).env("TZ", zone));
+            assert_eq!((code, stderr.as_str()), (0, ""));
+            masked(&stdout)
+        };
+        let (mut ours, mut debians) = (String::new(), String::new());
+        for _ in 0..20 {
+            ours = print(tool("mosquitto_sub", peer.port));
+            debians = print(debian("mosquitto_sub"));
+            if ours == debians {
+                break;
+            }
+        }
+        assert_eq!(ours, debians, "{zone}");
+        assert!(ours.contains(".#########|") && ours.contains("|#########|"), "{ours}");
     }
 }

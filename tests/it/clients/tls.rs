@@ -154,3 +154,81 @@ fn a_certificate_without_alternative_names_is_for_the_host_of_its_common_name() 
         assert_eq!((theirs == 0, ours == 0), (works, works), "{host}: {said}");
     }
 }
+
+/// Of 2.1; Debian's 2.0.11 does not know it.
+#[test]
+fn no_tls_undoes_the_options_of_the_users_own_file() {
+    let home = Folder::new("home");
+    home.write(".config/mosquitto_pub", "--cafile /nonexistent\n--cert /nonexistent\n");
+    let broker = Broker::start("listener {port} 127.0.0.1\nallow_anonymous true\n");
+    let publish = |more: &[&str]| {
+        let mut command = ours("mosquitto_pub");
+        command.args(["-h", "127.0.0.1", "-p", &broker.port.to_string(), "-t", "a", "-m", "b", "-q", "1"]).args(more);
+        run(command.env("HOME", home.path()).env_remove("XDG_CONFIG_HOME")).0
+    };
+    assert_eq!((publish(&[]), publish(&["--no-tls"])), (1, 0));
+}
+
+/// Cipher suites and the whole of the first handshake message that a tool sends.
+fn hello(mut command: Command, arguments: &[&str]) -> (Vec<u16>, Vec<u8>) {
+    use std::io::Read as _;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port().to_string();
+    command.args(["-h", "127.0.0.1", "-p", &port, "-t", "a", "-m", "b"]).args(arguments);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+    let (mut stream, _) = listener.accept().expect("a client");
+    let mut head = [0; 5];
+    stream.read_exact(&mut head).expect("a record");
+    assert_eq!(head[0], 22, "a handshake");
+    let mut bytes = vec![0; usize::from(u16::from_be_bytes([head[3], head[4]]))];
+    stream.read_exact(&mut bytes).expect("a ClientHello");
+    drop(stream);
+    let _ = child.wait_with_output();
+    // Type, length, version and random, then the session's name, then the suites.
+    let at = 38 + 1 + usize::from(bytes[38]);
+    let len = usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]));
+    let suites = bytes[at + 2..at + 2 + len].chunks(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect();
+    (suites, bytes)
+}
+
+#[test]
+fn ciphers_and_the_application_protocol_are_asked_for_as_named() {
+    /// ECDHE-RSA-AES128-GCM-SHA256, ECDHE-ECDSA-AES256-GCM-SHA384, and TLS_AES_128_GCM_SHA256.
+    const SUITES: [u16; 3] = [0xc02f, 0xc02c, 0x1301];
+    let (folder, _) = folder();
+    let ca = folder.path().join("ca.crt").display().to_string();
+    for (ciphers, alpn, offered) in [
+        ("ECDHE-RSA-AES128-GCM-SHA256", "mqtt", [true, false]),
+        ("ECDHE-ECDSA-AES256-GCM-SHA384", "x-amzn-mqtt-ca", [false, true]),
+        ("ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES128-GCM-SHA256", "a", [true, true]),
+    ] {
+        for command in [ours("mosquitto_pub"), debian("mosquitto_pub")] {
+            let (suites, bytes) = hello(command, &["--cafile", &ca, "--ciphers", ciphers, "--tls-alpn", alpn]);
+            assert_eq!([suites.contains(&SUITES[0]), suites.contains(&SUITES[1])], offered, "{ciphers}: {suites:x?}");
+            let protocol = [&[0, 16, 0, alpn.len() as u8 + 3, 0, alpn.len() as u8 + 1, alpn.len() as u8][..], alpn.as_bytes()].concat();
+            assert!(bytes.windows(protocol.len()).any(|window| window == protocol), "{alpn}");
+        }
+    }
+    let (suites, bytes) = hello(ours("mosquitto_pub"), &["--cafile", &ca]);
+    assert!(SUITES.iter().all(|suite| suites.contains(suite)), "{suites:x?}");
+    assert!(!bytes.windows(4).any(|window| window == b"mqtt"), "nothing is asked for that nobody named");
+}
+
+#[test]
+fn keyform_pem_ciphers_and_the_application_protocol_work_with_a_broker() {
+    let (folder, authority) = folder();
+    authority.sign(&folder, "client", Some("anna"), 7);
+    let broker = start(folder, "cafile {folder}/ca.crt\nrequire_certificate true\nuse_identity_as_username true\n");
+    let (ca, cert, key) = (path(&broker, "ca.crt"), path(&broker, "client.crt"), path(&broker, "client.key"));
+    let publish = ["-h", "localhost", "--cafile", &ca, "--cert", &cert, "--key", &key, "-t", "a", "-m", "b", "-q", "1"];
+    for (more, works) in [
+        (&["--keyform", "pem"][..], true),
+        (&["--keyform", "der"], false),
+        (&["--tls-alpn", "mqtt"], true),
+        (&["--ciphers", "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256"], true),
+        (&["--ciphers", "NOT-A-CIPHER"], false),
+    ] {
+        let (theirs, ours, said) = both(&broker, "mosquitto_pub", &[&publish, more].concat());
+        assert_eq!((theirs == 0, ours == 0), (works, works), "{more:?}: {theirs} {ours} {said}");
+    }
+}
