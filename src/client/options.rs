@@ -155,7 +155,7 @@ pub(super) fn apply(settings: &mut Settings, arguments: &[OsString]) -> Result<(
 }
 
 /// What was given for `-o`, each time.
-pub(super) fn options_files<'a>(tool: Tool, arguments: &'a [OsString]) -> Vec<&'a OsStr> {
+pub(super) fn options_files(tool: Tool, arguments: &[OsString]) -> Vec<&OsStr> {
     let mut files = Vec::new();
     let mut rest = arguments;
     while let [name, following @ ..] = rest {

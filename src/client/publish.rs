@@ -114,7 +114,7 @@ impl Publisher<'_> {
                     Err((SessionError::Lost | SessionError::Ended(_) | SessionError::KeepAlive, left))
                         if self.lines.is_some() && has_connected =>
                     {
-                        flows = left
+                        flows = left;
                     }
                     Err((error @ SessionError::Refused(_), _)) => {
                         let refused = Outcome::of_session(&error);

@@ -297,6 +297,46 @@ fn every_option_in_debians_help_is_known() {
     }
 }
 
+/// Of mosquitto_pub(1) and mosquitto_sub(1) of 2.0.
+const OF_BOTH_MAN_PAGES: &str = "-A -c --disable-clean-session --cafile --capath --cert --ciphers -d --debug -D --property --help -h --host -i \
+    --id -I --id-prefix --insecure -k --keepalive --key --keyform -L --url --nodelay -p --port -P --pw --proxy --psk --psk-identity -q --qos \
+    --quiet -S -t --topic --tls-alpn --tls-engine --tls-engine-kpass-sha1 --tls-use-os-certs --tls-version -u --username --unix -V \
+    --protocol-version --will-payload --will-qos --will-retain --will-topic -x";
+const OF_PUBS: &str = "-f --file -l --stdin-line -m --message -n --null-message -r --retain --repeat --repeat-delay -s --stdin-file";
+const OF_SUBS: &str = "-C -E -F -N --pretty -R --random-filter --remove-retained --retained-only --retain-as-published -T --filter-out -U \
+    --unsubscribe -v --verbose -W";
+/// Of 2.1 alone, and not here.
+const OF_NEITHER: &str = "--ws -w --watch --message-rate --tls-keylog --latency";
+
+#[test]
+fn every_option_of_the_man_pages_is_known_to_its_tool_and_no_other() {
+    for (tool, own, others) in [("mosquitto_pub", OF_PUBS, OF_SUBS), ("mosquitto_sub", OF_SUBS, OF_PUBS)] {
+        let knows = |option: &str| {
+            let (code, _, stderr) = run(Command::new(darner()).args([tool, option]));
+            assert_eq!(code, 1, "{tool} {option}: {stderr}");
+            !stderr.starts_with(&format!("Error: Unknown option '{option}'.\n"))
+        };
+        for option in OF_BOTH_MAN_PAGES.split_whitespace().chain(own.split_whitespace()) {
+            assert!(knows(option), "{tool} {option}");
+        }
+        for option in others.split_whitespace().chain(OF_NEITHER.split_whitespace()) {
+            assert!(!knows(option), "{tool} {option}");
+        }
+    }
+}
+
+#[test]
+fn help_and_version_go_to_stdout_and_end_with_1_as_debians() {
+    for tool in ["mosquitto_pub", "mosquitto_sub"] {
+        for option in ["--help", "--version"] {
+            let (ours, debians) = (run(Command::new(darner()).args([tool, option])), run(debian(tool).arg(option)));
+            assert_eq!((ours.0, ours.2.as_str()), (debians.0, debians.2.as_str()), "{tool} {option}");
+            let starts = |text: &str| text.split(' ').take(2).collect::<Vec<_>>().join(" ");
+            assert_eq!(starts(&ours.1), starts(&debians.1), "{tool} {option}");
+        }
+    }
+}
+
 #[test]
 fn defaults_are_read_from_the_users_own_file() {
     let brokers = brokers(Whose::Debians);
