@@ -331,8 +331,8 @@ fn help_and_version_go_to_stdout_and_end_with_1_as_debians() {
         for option in ["--help", "--version"] {
             let (ours, debians) = (run(Command::new(darner()).args([tool, option])), run(debian(tool).arg(option)));
             assert_eq!((ours.0, ours.2.as_str()), (debians.0, debians.2.as_str()), "{tool} {option}");
-            let starts = |text: &str| text.split(' ').take(2).collect::<Vec<_>>().join(" ");
-            assert_eq!(starts(&ours.1), starts(&debians.1), "{tool} {option}");
+            let start = if option == "--help" { tool.to_owned() } else { format!("{tool} version ") };
+            assert!(ours.1.starts_with(&start) && debians.1.starts_with(&start), "{tool} {option}: {}", ours.1);
         }
     }
 }

@@ -151,6 +151,25 @@ fn remove_retained_clears_what_it_prints() {
     assert_eq!((code, stdout.as_str()), (27, ""));
 }
 
+/// The examples of mosquitto_sub(1). Debian's waits on where the acknowledgement of the last removal comes before its message.
+#[test]
+fn all_that_is_retained_is_removed_but_what_is_filtered_out() {
+    let broker = Broker::start("listener {port} 127.0.0.1\nallow_anonymous true\n");
+    for topic in ["bbc", "bbc/bbc1", "bbc/bbc2", "itv"] {
+        assert_eq!(run(tool("mosquitto_pub", broker.port).args(["-t", topic, "-m", "x", "-r", "-q", "1"])).0, 0);
+    }
+    let sub = |arguments: &[&str]| {
+        let (code, stdout, _) = run(tool("mosquitto_sub", broker.port).args(["-v", "-W", "2"]).args(arguments));
+        let mut lines: Vec<_> = stdout.lines().map(str::to_owned).collect();
+        lines.sort();
+        (code, lines.join(" "))
+    };
+    assert_eq!(sub(&["-t", "bbc/#", "-T", "bbc/bbc1", "--remove-retained", "--retained-only"]), (0, "bbc x bbc/bbc2 x".into()));
+    assert_eq!(sub(&["-t", "#"]), (27, "bbc/bbc1 x itv x".into()));
+    assert_eq!(sub(&["-t", "#", "--remove-retained", "--retained-only"]), (0, "bbc/bbc1 x itv x".into()));
+    assert_eq!(sub(&["-t", "#"]), (27, String::new()));
+}
+
 #[test]
 fn a_socks_proxy_is_asked_for_the_way_to_the_broker() {
     let (listener, port) = stage();
