@@ -23,7 +23,7 @@ pub enum Event {
     Unsubscribed,
 }
 
-/// Why [`Session::wait`] came back.
+/// Why [`super::session::Session::wait`] came back.
 #[derive(Debug)]
 pub enum Wake {
     Event(Event),
@@ -49,4 +49,16 @@ pub enum SessionError {
     Protocol(&'static str),
     #[error("the broker did not answer within the keep alive time")]
     KeepAlive,
+}
+
+impl SessionError {
+    /// Whether a client that lives on connects again. Whoever came back to a session that another client took over would take it from
+    /// that one, and so on for ever.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Lost | Self::KeepAlive => true,
+            Self::Ended(reason) => *reason != ReasonCode::SessionTakenOver,
+            Self::Dial(_) | Self::Refused(_) | Self::Protocol(_) => false,
+        }
+    }
 }

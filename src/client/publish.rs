@@ -111,9 +111,10 @@ impl Publisher<'_> {
                 Ok(session) => match self.converse(session, &mut has_connected) {
                     Ok(outcome) => return outcome,
                     // Only -l lives long enough to try again, and only after it was let in once.
-                    Err((SessionError::Lost | SessionError::Ended(_) | SessionError::KeepAlive, left))
-                        if self.lines.is_some() && has_connected =>
-                    {
+                    Err((error, left)) if error.is_passing() && self.lines.is_some() && has_connected => {
+                        if let SessionError::Ended(_) = error {
+                            self.settings.complain(&Outcome::of_session(&error).text.unwrap_or_default());
+                        }
                         flows = left;
                     }
                     Err((error @ SessionError::Refused(_), _)) => {

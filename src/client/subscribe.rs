@@ -85,8 +85,7 @@ impl Subscriber<'_> {
                     has_connected = true;
                     match self.converse(session) {
                         Ok(outcome) => return outcome,
-                        // Whoever came back would take the session from the other client, and so on for ever.
-                        Err((error @ SessionError::Ended(ReasonCode::SessionTakenOver), _)) => {
+                        Err((error @ SessionError::Ended(_), _)) if !error.is_passing() => {
                             return Outcome { code: ExitCode::Ok, ..Outcome::of_session(&error) };
                         }
                         Err((error @ (SessionError::Protocol(_) | SessionError::Refused(_)), _)) => return Outcome::of_session(&error),

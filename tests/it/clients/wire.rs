@@ -279,6 +279,14 @@ fn a_broker_that_goes_silent_or_says_no_ends_the_tools_with_debians_codes() {
         ("mosquitto_pub -i me -t a -m x -q 1", "", confused, None),
         ("mosquitto_sub -i me -t a -W 3", "", confused, None),
     ]);
+    // Nor does mosquitto_pub -l come back to a session that another client took over.
+    let ours = play(
+        &[darner().as_os_str(), OsStr::new("mosquitto_pub")],
+        "mosquitto_pub -i me -t a -l -q 1 -V 5",
+        "line\n",
+        Manner { instead: &[0xe0, 1, 0x8e], ..leaving },
+    );
+    assert_eq!((ours.0, ours.2.as_str(), ours.3.len()), (4, "Error: The broker ended the connection: Session taken over.\n", 1));
     // Debian's mosquitto_sub ends with 0 whatever the broker says; ours comes back, as both do in version 3.
     let [ours, debians] = ours_and_debians("mosquitto_sub -i me -t a -V 5 -W 3", "", leaving);
     assert_eq!((debians.0, debians.3.len()), (0, 1));
