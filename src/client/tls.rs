@@ -8,14 +8,15 @@ use std::time::Instant;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 
-use crate::tls;
+use crate::tls::{self, version_1};
 
 /// Where Linux distributions keep the authorities of the system, the usual one first.
 const SYSTEM_AUTHORITIES: &[&str] = &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
@@ -54,30 +55,47 @@ impl TlsOptions {
             Some("tlsv1.3") => &[&rustls::version::TLS13],
             _ => &[&rustls::version::TLS13, &rustls::version::TLS12],
         };
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots()?), Arc::clone(&provider));
-        let verifier = BrokerVerifier { chain: verifier.build().map_err(|error| error.to_string())?, any_name: self.insecure };
+        let algorithms = provider.signature_verification_algorithms;
+        let named = self.named_authorities()?;
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots(&named)?), Arc::clone(&provider));
+        let chain = verifier.build().map_err(|error| error.to_string())?;
+        let trusted = named.into_iter().map(|(_, authority)| authority).collect();
+        let verifier = BrokerVerifier { chain, trusted, algorithms, any_name: self.insecure };
+        let pair = self.own_pair(&provider)?;
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .map_err(|error| format!("no cipher of --ciphers is left for --tls-version: {error}"))?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
-        let mut config = match (&self.cert, &self.key) {
-            (Some(cert), Some(key)) => {
-                let pair = builder.with_client_auth_cert(certificates(cert)?, private_key(key)?);
-                pair.map_err(|error| format!("{} is not the key of {}: {error}", key.display(), cert.display()))?
-            }
-            _ => builder.with_no_client_auth(),
+        let mut config = match pair {
+            Some(pair) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(pair))),
+            None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = self.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         Ok(Arc::new(config))
     }
 
-    fn roots(&self) -> Result<RootCertStore, String> {
-        let mut roots = RootCertStore::empty();
+    /// What the broker is shown where it asks.
+    fn own_pair(&self, provider: &CryptoProvider) -> Result<Option<CertifiedKey>, String> {
+        let (Some(cert), Some(key)) = (&self.cert, &self.key) else { return Ok(None) };
+        let pair = tls::certified_key(certificates(cert)?, private_key(key)?, provider);
+        let pair = pair.map_err(|reason| format!("{}: {reason}", key.display()))?;
+        pair.ok_or_else(|| format!("{} is not the key of {}", key.display(), cert.display())).map(Some)
+    }
+
+    /// Those of --cafile and --capath, with their files.
+    fn named_authorities(&self) -> Result<Vec<(PathBuf, CertificateDer<'static>)>, String> {
+        let mut named = Vec::new();
         for file in self.cafile.iter().cloned().chain(self.capath.as_deref().map(files_in).transpose()?.into_iter().flatten()) {
-            for authority in certificates(&file)? {
-                roots.add(authority).map_err(|error| format!("{}: {error}", file.display()))?;
-            }
+            named.extend(certificates(&file)?.into_iter().map(|authority| (file.clone(), authority)));
+        }
+        Ok(named)
+    }
+
+    fn roots(&self, named: &[(PathBuf, CertificateDer<'static>)]) -> Result<RootCertStore, String> {
+        let mut roots = RootCertStore::empty();
+        for (file, authority) in named {
+            roots.add(authority.clone()).map_err(|error| format!("{}: {error}", file.display()))?;
         }
         if self.system_authorities {
             let own = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
@@ -107,14 +125,16 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let bytes = std::fs::read(file).map_err(|error| format!("{}: {}", file.display(), super::dial::plain(&error)))?;
-    PrivateKeyDer::from_pem_slice(&bytes)
-        .map_err(|_| format!("{}: no private key in PEM form without a pass phrase is in it", file.display()))
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| format!("{}: {}", file.display(), tls::NO_KEY))
 }
 
 /// Checks the broker's certificate as OpenSSL does for mosquitto's tools.
 #[derive(Debug)]
 struct BrokerVerifier {
     chain: Arc<WebPkiServerVerifier>,
+    /// For brokers' certificates of version 1, which the chain does not know.
+    trusted: Vec<CertificateDer<'static>>,
+    algorithms: WebPkiSupportedAlgorithms,
     any_name: bool,
 }
 
@@ -127,6 +147,11 @@ impl ServerCertVerifier for BrokerVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        if let Some(verdict) = version_1::verify(end_entity, &self.trusted, None, now) {
+            verdict?;
+            let is_for_us = self.any_name || is_common_name(end_entity, server_name);
+            return if is_for_us { Ok(ServerCertVerified::assertion()) } else { Err(CertificateError::NotValidForName.into()) };
+        }
         let verdict = self.chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match &verdict {
             // The chain was found good before the name was looked at.
@@ -145,7 +170,8 @@ impl ServerCertVerifier for BrokerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls12_signature(message, cert, dss)
+        version_1::verify_tls12_signature(message, cert, dss, &self.algorithms)
+            .unwrap_or_else(|| self.chain.verify_tls12_signature(message, cert, dss))
     }
 
     fn verify_tls13_signature(
@@ -154,7 +180,8 @@ impl ServerCertVerifier for BrokerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls13_signature(message, cert, dss)
+        version_1::verify_tls13_signature(message, cert, dss, &self.algorithms)
+            .unwrap_or_else(|| self.chain.verify_tls13_signature(message, cert, dss))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -62,8 +62,12 @@ pub(super) fn username(certificate: &[u8], kind: TlsIdentity) -> Option<String> 
             parts.join(",")
         }
     };
-    // A user name of MQTT has a length of two bytes `[MQTT-1.5.4-2]`.
-    (!name.is_empty() && u16::try_from(name.len()).is_ok() && !name.contains('\0')).then_some(name)
+    is_user_name(&name).then_some(name)
+}
+
+/// Whether a name in a certificate can be a user's: a user name of MQTT has a length of two bytes and no U+0000 `[MQTT-1.5.4-2]`.
+pub fn is_user_name(name: &str) -> bool {
+    !name.is_empty() && u16::try_from(name.len()).is_ok() && !name.contains('\0')
 }
 
 fn text(attribute: &AttributeTypeAndValue<'_>) -> Option<String> {

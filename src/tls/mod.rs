@@ -6,6 +6,7 @@ mod dates;
 mod identity;
 pub mod leaf;
 pub mod self_made;
+pub mod version_1;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -68,7 +69,7 @@ fn server(files: &dyn ReadFiles, tls: &Tls, certfile: &Path, keyfile: &Path) -> 
     Ok(Arc::new(config))
 }
 
-/// The certificate chain and its key; whether they belong together is looked at here, so that version 1 certificates pass too.
+/// The certificate chain and its key.
 fn pair(files: &dyn ReadFiles, certfile: &Path, keyfile: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, Diagnostic> {
     let bad_certificate = |reason: String| {
         let message = format!("Error: Unable to load server certificate \"{}\". Check certfile.", certfile.display());
@@ -79,16 +80,35 @@ fn pair(files: &dyn ReadFiles, certfile: &Path, keyfile: &Path, provider: &Crypt
     let bytes = files.read(certfile).map_err(|error| bad_certificate(error.to_string()))?;
     let chain = certificates(&bytes).map_err(bad_certificate)?;
     let Some(first) = chain.first() else { return Err(bad_certificate("no certificate in PEM form is in it".into())) };
-    let own = identity::public_key(first).ok_or_else(|| bad_certificate("its first certificate is damaged".into()))?;
-    let bytes = files.read(keyfile).map_err(|error| bad_key(error.to_string()))?;
-    let key = PrivateKeyDer::from_pem_slice(&bytes)
-        .map_err(|_| bad_key("no private key in PEM form without a pass phrase is in it".into()))
-        .and_then(|key| provider.key_provider.load_private_key(key).map_err(|error| bad_key(error.to_string())))?;
-    if key.public_key().is_none_or(|public| public.as_ref() != own) {
-        let message = "Error: Server certificate/key are inconsistent.".to_owned();
-        return Err(fault(message, format_args!("{} is not the key of {}", keyfile.display(), certfile.display())));
+    if identity::public_key(first).is_none() {
+        return Err(bad_certificate("its first certificate is damaged".into()));
     }
-    Ok(CertifiedKey::new(chain, key))
+    let bytes = files.read(keyfile).map_err(|error| bad_key(error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| bad_key(NO_KEY.into()))?;
+    let pair = certified_key(chain, key, provider).map_err(bad_key)?;
+    pair.ok_or_else(|| {
+        let message = "Error: Server certificate/key are inconsistent.".to_owned();
+        fault(message, format_args!("{} is not the key of {}", keyfile.display(), certfile.display()))
+    })
+}
+
+/// Why a file is no key for us.
+pub const NO_KEY: &str = "no private key in PEM form without a pass phrase is in it";
+
+/// A certificate with those that signed it, and its key; `None` where they do not belong together, which is looked at here and not by
+/// webpki, so that certificates of version 1 pass too.
+///
+/// # Errors
+/// Why the key cannot be used, as half a sentence.
+pub fn certified_key(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    provider: &CryptoProvider,
+) -> Result<Option<CertifiedKey>, String> {
+    let key = provider.key_provider.load_private_key(key).map_err(|error| error.to_string())?;
+    let own = chain.first().and_then(|first| identity::public_key(first));
+    let belongs = own.is_some() && key.public_key().as_deref() == own;
+    Ok(belongs.then(|| CertifiedKey::new(chain, key)))
 }
 
 /// As OpenSSL: a certificate that comes alone is sent with those of cafile and capath that signed it, up to the root.
@@ -135,11 +155,13 @@ fn client_verifier(
         return Ok(WebPkiClientVerifier::no_client_auth());
     }
     let mut roots = RootCertStore::empty();
-    for authority in authorities {
-        roots.add(authority).map_err(|error| fault("Error: Unable to load CA certificates. Check cafile and capath.".into(), error))?;
+    for authority in &authorities {
+        roots
+            .add(authority.clone())
+            .map_err(|error| fault("Error: Unable to load CA certificates. Check cafile and capath.".into(), error))?;
     }
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
-    if let Some(lists) = lists {
+    if let Some(lists) = lists.clone() {
         // OpenSSL's X509_V_FLAG_CRL_CHECK: the client's own certificate, and no list that has run out.
         builder = builder.with_crls(lists).only_check_end_entity_revocation().enforce_revocation_expiration();
     }
@@ -147,6 +169,8 @@ fn client_verifier(
         let message = "Error: Unable to check client certificates, which require_certificate asks for. Check cafile, capath and crlfile.";
         fault(message.into(), error)
     })?;
+    let algorithms = provider.signature_verification_algorithms;
+    let verifier = Arc::new(version_1::AlsoVersion1 { webpki: verifier, trusted: authorities, lists, algorithms });
     Ok(if tls.without_dates { Arc::new(dates::WithoutDates(verifier)) } else { verifier })
 }
 
@@ -192,6 +216,8 @@ fn revocation_lists(files: &dyn ReadFiles, tls: &Tls) -> Result<Option<Vec<Certi
         CertificateRevocationListDer::pem_slice_iter(&bytes).collect::<Result<_, _>>().map_err(|error| bad(error.to_string()))?;
     if lists.is_empty() { Err(bad("no list in PEM form is in it".into())) } else { Ok(Some(lists)) }
 }
+
+pub use identity::is_user_name;
 
 /// What a client that has shown its certificate is called on this listener; `None` where the certificate does not say.
 pub fn certificate_user(tls: &Tls, chain: Option<&[CertificateDer<'_>]>) -> Option<String> {

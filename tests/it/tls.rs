@@ -1,5 +1,9 @@
 //! TLS listeners of the real binary, with Debian's clients and certificates made here.
 
+pub mod raw;
+mod reload;
+mod version_1;
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::PathBuf;
