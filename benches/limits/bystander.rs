@@ -11,9 +11,9 @@ use darner::mqtt::Qos;
 use crate::client::{Client, Event};
 
 const PACE: Duration = Duration::from_millis(1);
-const CALM: u8 = 0;
-const ATTACKED: u8 = 1;
-const STOP: u8 = 2;
+pub const CALM: u8 = 0;
+pub const ATTACKED: u8 = 1;
+pub const STOP: u8 = 2;
 
 /// Microseconds.
 pub struct Latency {
@@ -23,7 +23,7 @@ pub struct Latency {
 }
 
 impl Latency {
-    fn of(mut samples: Vec<Duration>) -> Self {
+    pub fn of(mut samples: Vec<Duration>) -> Self {
         samples.sort_unstable();
         let at = |share: f64| samples[((samples.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e6;
         Self { p50: at(0.5), p99: at(0.99), max: at(1.0) }
@@ -78,7 +78,7 @@ fn send(port: u16, phase: &AtomicU8) -> [Vec<Duration>; 2] {
 }
 
 /// The attacker shares this client's core and would be measured with the broker, if it could keep this thread waiting.
-fn go_before_the_attacker() {
+pub fn go_before_the_attacker() {
     let thread = nix::unistd::gettid().to_string();
     let chrt = Command::new("chrt").args(["-f", "-p", "1", &thread]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     if !chrt.is_ok_and(|status| status.success()) {

@@ -31,8 +31,8 @@ pub struct Case {
     pub attack: fn(u16, usize) -> Held,
 }
 
-const TLS: &str = "certfile {folder}/server.crt\nkeyfile {folder}/server.key\n";
-const WEBSOCKETS: &str = "protocol websockets\n";
+pub const TLS: &str = "certfile {folder}/server.crt\nkeyfile {folder}/server.key\n";
+pub const WEBSOCKETS: &str = "protocol websockets\n";
 
 pub const CASES: &[Case] = &[
     Case {

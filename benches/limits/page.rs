@@ -30,6 +30,16 @@ pub fn render(rows: &[(&Case, Vec<(&str, Figures)>)]) -> String {
         }
         text += "\n";
     }
+    text +=
+        "\nHow long a client takes to come in at the attacked port, from another address, in µs (p50), before → during, and how often.\n\n";
+    text += "| case | darner | came in | did not | mosquitto | came in | did not |\n|---|---|---|---|---|---|---|\n";
+    for (case, figures) in rows {
+        text += &format!("| {} |", case.name);
+        for (_, Figures { entries: [calm, attacked], .. }) in figures {
+            text += &format!(" {:.0} → {:.0} | {} | {} |", calm.latency.p50, attacked.latency.p50, attacked.times, attacked.failures);
+        }
+        text += "\n";
+    }
     text
 }
 

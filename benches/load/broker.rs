@@ -101,6 +101,11 @@ impl Broker {
         panic!("{} does not listen", program[0]);
     }
 
+    /// Where the files of its configuration are, for one that was `configured`.
+    pub fn folder(&self) -> &Path {
+        self.location.as_deref().unwrap_or(Path::new("."))
+    }
+
     pub fn pid(&self) -> i32 {
         self.child.id() as i32
     }
