@@ -35,6 +35,8 @@ notices! {
     OpeningUnixListener { path: String } Information "Opening unix listen socket on path {path}.";
     /// `reason`: "received fatal alert: UnknownCA", "it took longer than 10 seconds" …
     HandshakeFailed { peer: String, reason: String } Notice "Client connection from {peer} failed: TLS handshake: {reason}.";
+    EntranceFull { most: usize, address: String } Warning
+        "Warning: {most} connections have not finished their handshake: the oldest of {address}, which has most of them, are closed.";
     /// `reason`: "The request asks for no upgrade to a WebSocket", "it took longer than 10 seconds" …
     UpgradeFailed { peer: String, reason: String } Notice "Client connection from {peer} failed: WebSocket upgrade: {reason}.";
     ProxyCorrupt {} Notice "Connection rejected, corrupt PROXY header.";

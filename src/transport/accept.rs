@@ -9,6 +9,7 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use tokio::io::Interest;
 
 use super::connections::register;
+use super::crowd::{self, Crowd};
 use super::driver::{Driver, Shard};
 use super::entrance::{self, Entered};
 use super::listeners::{self, Listening};
@@ -44,6 +45,7 @@ pub(super) async fn accept_forever(shard: Shard, listening: Listening) {
                         complained = Some(Instant::now());
                         shard.log(LogType::Error, &format!("Error: Unable to accept new connections ({error}): raise the limit of open files (ulimit -n) or lower max_connections."));
                     }
+                    shard.turn(|driver| driver.send_away_unidentified(BURST));
                     tokio::time::sleep(BACK_OFF).await;
                     break;
                 }
@@ -76,13 +78,27 @@ fn admit(shard: &Shard, socket: OwnedFd, origin: &Origin) {
     {
         let entered = Entered::new(socket, origin.clone(), peer);
         match shard.turn(|driver| driver.steps(origin)).flatten() {
-            None => shard.accepted(entered),
+            None => {}
+            Some(steps) if steps.is_empty() => shard.accepted(entered),
             Some(steps) => entrance::begin(shard, entered, steps),
         }
     }
 }
 
 impl Driver {
+    /// Without descriptors for those who knock, some who have not said who they are give theirs back, so that strangers who say nothing keep
+    /// nobody out.
+    fn send_away_unidentified(&mut self, count: usize) {
+        let mut crowd = Crowd::default();
+        for (number, id, socket) in self.connections.unidentified() {
+            let peer = listeners::peer_name(socket.get_ref(), &self.settings.conf, &Origin::Private);
+            crowd.enter(number, crowd::address(&peer), id);
+        }
+        for (_, id) in crowd.send_away(count) {
+            self.lost(id, None);
+        }
+    }
+
     /// The peer's name, or `None` where it is turned away.
     pub(super) fn may_enter(&mut self, socket: &OwnedFd, origin: &Origin) -> Option<String> {
         let conf = &self.settings.conf;

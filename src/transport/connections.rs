@@ -35,6 +35,10 @@ pub(super) struct Connection {
     pub(super) congested: bool,
     /// The machine has closed it: what is left is to flush, and to wait for the peer's end.
     pub(super) closing: bool,
+    /// How many came before it.
+    number: u64,
+    /// The machine has answered it: it has sent its CONNECT.
+    pub(super) identified: bool,
     /// Its password is being checked: its task waits for this before it gives the machine another packet.
     pub(super) authenticating: Option<Rc<Notify>>,
 }
@@ -51,6 +55,8 @@ pub(super) struct Connections {
     free: Vec<u32>,
     /// Open ones by listener, those being closed not counted.
     open: Vec<u32>,
+    /// Of all that ever were.
+    count: u64,
 }
 
 impl Connections {
@@ -65,7 +71,8 @@ impl Connections {
             self.slots.push(Slot::default());
             self.slots.len() as u32 - 1
         });
-        self.count(&origin, 1);
+        self.tally(&origin, 1);
+        self.count += 1;
         let entry = &mut self.slots[slot as usize];
         entry.uses = entry.uses.wrapping_add(1);
         entry.connection = Some(Connection {
@@ -78,12 +85,14 @@ impl Connections {
             blocked: false,
             congested: false,
             closing: false,
+            number: self.count,
+            identified: false,
             authenticating: None,
         });
         ConnectionId::new(slot, entry.uses)
     }
 
-    fn count(&mut self, origin: &Origin, change: i32) {
+    fn tally(&mut self, origin: &Origin, change: i32) {
         if let Origin::Listener(listener) = *origin {
             if self.open.len() <= listener {
                 self.open.resize(listener + 1, 0);
@@ -112,7 +121,7 @@ impl Connections {
         let connection = self.get_mut(id).filter(|connection| !connection.closing)?;
         connection.closing = true;
         let origin = connection.origin.clone();
-        self.count(&origin, -1);
+        self.tally(&origin, -1);
         self.get_mut(id)
     }
 
@@ -120,10 +129,20 @@ impl Connections {
         self.get_mut(id)?;
         let connection = self.slots.get_mut(id.slot())?.connection.take()?;
         if !connection.closing {
-            self.count(&connection.origin, -1);
+            self.tally(&connection.origin, -1);
         }
         self.free.push(id.slot() as u32);
         Some(connection)
+    }
+
+    /// Those that have sent no CONNECT yet, with the number that tells who came first.
+    pub(super) fn unidentified(&self) -> impl Iterator<Item = (u64, ConnectionId, &Socket)> {
+        let open = self.slots.iter().enumerate().filter_map(|(slot, entry)| {
+            let id = ConnectionId::new(slot as u32, entry.uses);
+            entry.connection.as_ref().map(|connection| (id, connection))
+        });
+        let waiting = open.filter(|(_, connection)| !connection.identified && !connection.closing && connection.origin != Origin::Private);
+        waiting.map(|(id, connection)| (connection.number, id, &*connection.socket))
     }
 
     /// Numbers of all, those being closed too.

@@ -195,6 +195,7 @@ impl Driver {
 
     fn send(&mut self, id: ConnectionId, packet: &[u8], packet_id: Option<(u32, PacketId)>) {
         let Some(connection) = self.connections.get_mut(id).filter(|connection| !connection.closing) else { return };
+        connection.identified = true;
         let patch = packet_id.map(|(offset, id)| (offset, id.get().to_be_bytes()));
         if connection.websocket.is_some() {
             connection.outgoing.append(&mut self.spares, |bytes| frames::message(packet.len(), bytes));

@@ -2,13 +2,12 @@
 //! deadline, and there are only so many in here at once.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::AsRawFd as _;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, recv};
 use rustls::ServerConfig;
@@ -18,6 +17,7 @@ use tokio::task::AbortHandle;
 use super::challenges;
 use super::connection::read;
 use super::connections::Socket;
+use super::crowd::{self, Crowd};
 use super::driver::{Driver, Shard, shutdown};
 use super::outgoing::send_some;
 use super::secure::Tls;
@@ -35,26 +35,29 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const UPGRADE: Duration = Duration::from_secs(10);
 /// A client that was refused has this long to read why.
 const GOODBYE: Duration = Duration::from_secs(1);
-/// Connections in here at once: each costs a descriptor and some 20 KiB of a stranger's choosing. The oldest gives way to a new one, so that
-/// strangers who stop midway keep nobody out.
+/// Connections in here at once: each costs a descriptor and some 20 KiB of a stranger's choosing. One of the address that has most of them
+/// gives way to a new one, the oldest first, so that strangers who stop midway keep nobody out.
 const INSIDE_MAX: usize = 1000;
+/// One line is enough for as long as that lasts.
+const COMPLAINT_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Those in the entrance, the oldest first.
+/// Those in the entrance.
 #[derive(Default)]
 pub(super) struct Entrance {
     next: u64,
-    inside: Rc<RefCell<BTreeMap<u64, AbortHandle>>>,
+    inside: Rc<RefCell<Crowd<AbortHandle>>>,
+    complained: Option<Instant>,
 }
 
 /// Given back when the task ends.
 struct Place {
     number: u64,
-    inside: Rc<RefCell<BTreeMap<u64, AbortHandle>>>,
+    inside: Rc<RefCell<Crowd<AbortHandle>>>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.inside.borrow_mut().remove(&self.number);
+        self.inside.borrow_mut().leave(self.number);
     }
 }
 
@@ -88,26 +91,34 @@ impl Entered {
 struct Refused(Option<Notice>);
 
 impl Driver {
-    /// `None` where packets come first.
+    /// What comes before the first packet. `None`: nobody comes in here.
     pub(super) fn steps(&self, origin: &Origin) -> Option<Steps> {
-        let Origin::Listener(index) = *origin else { return None };
+        let Origin::Listener(index) = *origin else { return Some(Steps { proxy: None, tls: None, websocket: false }) };
         let listener = self.settings.conf.listeners.get(index)?;
-        let steps =
-            Steps { proxy: listener.proxy, tls: self.tls.get(index)?.clone(), websocket: listener.protocol == Protocol::Websockets };
-        (steps.proxy.is_some() || steps.tls.is_some() || steps.websocket).then_some(steps)
+        Some(Steps { proxy: listener.proxy, tls: self.tls.get(index)?.clone(), websocket: listener.protocol == Protocol::Websockets })
     }
 
     fn place(&mut self) -> Place {
-        let Entrance { next, inside } = &mut self.entrance;
+        let Entrance { next, inside, complained } = &mut self.entrance;
         *next += 1;
         let place = Place { number: *next, inside: Rc::clone(inside) };
         let mut inside = inside.borrow_mut();
         if inside.len() >= INSIDE_MAX
-            && let Some((_, oldest)) = inside.pop_first()
+            && let Some((address, oldest)) = inside.send_away(1).pop()
         {
             oldest.abort();
+            if complained.is_none_or(|last| last.elapsed() > COMPLAINT_INTERVAL) {
+                *complained = Some(Instant::now());
+                self.logger.notice(&Notice::EntranceFull { most: INSIDE_MAX, address: address.to_string() });
+            }
         }
         place
+    }
+}
+
+impl Steps {
+    pub(super) fn is_empty(&self) -> bool {
+        self.proxy.is_none() && self.tls.is_none() && !self.websocket
     }
 }
 
@@ -115,8 +126,9 @@ impl Driver {
 pub(super) fn begin(shard: &Shard, entered: Entered, steps: Steps) {
     let Some(place) = shard.turn(Driver::place) else { return };
     let (number, inside) = (place.number, Rc::clone(&place.inside));
+    let address = crowd::address(&entered.peer);
     let task = tokio::task::spawn_local(enter(shard.clone(), entered, steps, place));
-    inside.borrow_mut().insert(number, task.abort_handle());
+    inside.borrow_mut().enter(number, address, task.abort_handle());
 }
 
 async fn enter(shard: Shard, mut entered: Entered, steps: Steps, place: Place) {
@@ -192,7 +204,7 @@ impl Entered {
         if let (Some(version), Some(cipher)) = (version, cipher) {
             shard.notice(&Notice::ProxyNegotiated { peer, version, cipher });
         }
-        self.certificate_user = common_name.filter(|_| by_name && certified);
+        self.certificate_user = common_name.filter(|name| by_name && certified && tls::is_user_name(name));
         Ok(())
     }
 

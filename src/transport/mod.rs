@@ -5,6 +5,7 @@ mod challenges;
 mod command_line;
 mod connection;
 mod connections;
+mod crowd;
 mod driver;
 mod entrance;
 mod keeping;

@@ -78,6 +78,8 @@ pub(super) fn same_listeners(old: &Conf, new: &Conf) -> bool {
         (
             (listener.port, &listener.host, &listener.unix_path),
             (&listener.bind_interface, listener.socket_domain, listener.protocol, listener.proxy),
+            // A port of TLS never becomes one without.
+            listener.tls_files().is_some(),
         )
     }
     old.listeners.len() == new.listeners.len() && old.listeners.iter().zip(&new.listeners).all(|(old, new)| place(old) == place(new))

@@ -23,6 +23,7 @@ mod house;
 mod image;
 mod init;
 mod limits;
+mod listeners;
 mod logging;
 mod packets;
 mod passwd;

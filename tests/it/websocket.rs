@@ -1,6 +1,6 @@
 //! WebSockets and the PROXY protocol on the real binary.
 
-mod secure;
+pub mod secure;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

@@ -128,13 +128,13 @@ fn certificates_of_clients_are_asked_for_and_name_them_over_websockets() {
 }
 
 /// A proxy that puts `header` before each connection to the broker; its port.
-fn proxy(broker: &Broker, header: &'static [u8]) -> u16 {
+pub fn proxy(broker: &Broker, header: Vec<u8>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let (port, behind) = (listener.local_addr().expect("bound").port(), broker.port);
     std::thread::spawn(move || {
         for client in listener.incoming().flatten() {
             let Ok(mut broker) = TcpStream::connect(("127.0.0.1", behind)) else { return };
-            let _ = broker.write_all(header);
+            let _ = broker.write_all(&header);
             pass(&client, &broker);
             pass(&broker, &client);
         }
@@ -164,11 +164,11 @@ fn a_proxys_header_comes_before_tls_and_before_websockets_in_it() {
     let conf = format!("listener {{port}} 127.0.0.1\nallow_anonymous true\n{PAIR}enable_proxy_protocol 1\n");
     let broker = Broker::start_in(folder().0, &conf);
     let authority = broker.folder.path().join("ca.crt").display().to_string();
-    publish(proxy(&broker, HEADER), &["--cafile", &authority]);
+    publish(proxy(&broker, HEADER.to_vec()), &["--cafile", &authority]);
     broker.wait_for_log("New client connected from 192.0.2.7:6275 as real");
 
     let broker = start(folder().0, "enable_proxy_protocol 1\n");
-    assert!(Tunnel::to(proxy(&broker, HEADER), None, &broker).comes_in(), "{}", broker.log());
+    assert!(Tunnel::to(proxy(&broker, HEADER.to_vec()), None, &broker).comes_in(), "{}", broker.log());
     broker.wait_for_log("New client connected from 192.0.2.7:6275 as ws");
 }
 
@@ -176,11 +176,11 @@ fn a_proxys_header_comes_before_tls_and_before_websockets_in_it() {
 fn a_proxys_binary_header_comes_before_mqtt_and_before_websockets() {
     const HEADER: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\x7f\0\0\x01\x18\x83\x22\xb3";
     let broker = Broker::start("listener {port} 127.0.0.1\nallow_anonymous true\nenable_proxy_protocol 2\n");
-    publish(proxy(&broker, HEADER), &[]);
+    publish(proxy(&broker, HEADER.to_vec()), &[]);
     broker.wait_for_log("New client connected from 192.0.2.7:6275 as real");
 
     let broker = Broker::start(&format!("{OPEN}enable_proxy_protocol 2\n"));
-    let mut socket = TcpStream::connect(("127.0.0.1", proxy(&broker, HEADER))).expect("accepted");
+    let mut socket = TcpStream::connect(("127.0.0.1", proxy(&broker, HEADER.to_vec()))).expect("accepted");
     socket.write_all(REQUEST.as_bytes()).expect("taken");
     socket.write_all(&frame(0x82, CONNECT)).expect("taken");
     broker.wait_for_log("New client connected from 192.0.2.7:6275 as ws");
