@@ -16,8 +16,16 @@ pub const ORDER: &str = "Added order \"";
 
 /// Pebble where containers find it: at this machine's address on Docker's bridge.
 pub fn ca_for_containers() -> Pebble {
-    let gateway = docker(&["network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"]).ok();
-    Pebble::start_at(gateway.trim(), &serde_json::json!({ "domainBlocklist": [REFUSED] }), &[])
+    Pebble::start_at(&gateway(), &serde_json::json!({ "domainBlocklist": [REFUSED] }), &[])
+}
+
+/// Asked of the machine, as a daemon that was never started before does not list it.
+fn gateway() -> String {
+    let bridge = docker(&["network", "inspect", "bridge", "--format", r#"{{index .Options "com.docker.network.bridge.name"}}"#]).ok();
+    let addresses = nix::ifaddrs::getifaddrs().expect("the kernel lists them");
+    let mut of_bridge = addresses.filter(|address| address.interface_name == bridge.trim()).filter_map(|address| address.address);
+    let four = of_bridge.find_map(|address| address.as_sockaddr_in().map(nix::sys::socket::SockaddrIn::ip));
+    four.expect("the bridge has an address").to_string()
 }
 
 /// Where ports of a container are published on this machine, for good.
