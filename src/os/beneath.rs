@@ -2,14 +2,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, openat, openat2, renameat2};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, openat, openat2, renameat, renameat2};
 use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat, futimens, mkdirat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, fsync, linkat, unlinkat};
@@ -122,11 +122,52 @@ impl Base {
             Err(error) if is_unsupported(&error) => create_beside(parent.as_fd(), name, file),
             result => result,
         }?;
-        if let Ok(parent) = openat(&parent, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
-            // A folder that cannot be synced (network filesystems) is not a failure: the file is there.
-            let _ = fsync(&parent);
-        }
+        sync(&parent);
         Ok(result)
+    }
+
+    /// Puts a whole file in the place of the one that is there, if `permit` agrees to what that is; a link is never followed.
+    /// `false`: it did not.
+    pub fn replace(&self, relative: &Path, file: &NewFile<'_>, permit: impl FnOnce(&Facts) -> bool) -> io::Result<bool> {
+        let (parent, name) = self.parent(relative)?;
+        let facts = Facts::from(fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?);
+        if facts.kind != Kind::File || !permit(&facts) {
+            return Ok(false);
+        }
+        let beside = temporary_name(name)?;
+        let temporary = openat(&parent, beside.as_os_str(), EXCLUSIVE, Mode::from_bits_truncate(0o600))?;
+        let result = fill(temporary, file).and_then(|_| Ok(renameat(&parent, beside.as_os_str(), &parent, name)?));
+        if result.is_err() {
+            let _ = unlinkat(&parent, beside.as_os_str(), UnlinkatFlags::NoRemoveDir);
+        }
+        result?;
+        sync(&parent);
+        Ok(true)
+    }
+
+    /// Writes into a regular file that is empty, if `permit` agrees to what it is. `false`: something is in it, or it did not.
+    pub fn fill_empty(&self, relative: &Path, bytes: &[u8], permit: impl FnOnce(&Facts) -> bool) -> io::Result<bool> {
+        let entry = self.entry(relative, OFlag::O_WRONLY | OFlag::O_NONBLOCK)?;
+        let facts = Facts::from(fstat(&entry)?);
+        if facts.kind != Kind::File || facts.bytes != 0 || !permit(&facts) {
+            return Ok(false);
+        }
+        let mut file = File::from(entry);
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        Ok(true)
+    }
+
+    /// What is in a regular file of at most `bytes_max` bytes.
+    pub fn read(&self, relative: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+        let entry = self.entry(relative, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
+        let facts = Facts::from(fstat(&entry)?);
+        if facts.kind != Kind::File || facts.bytes > bytes_max {
+            return Err(Errno::EFBIG.into());
+        }
+        let mut bytes = Vec::new();
+        File::from(entry).take(bytes_max).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     /// Gives the entry another owner if `permit` agrees to what it is at that very moment. `false`: it did not.
@@ -234,14 +275,25 @@ fn create_unnamed(parent: BorrowedFd<'_>, name: &OsStr, file: &NewFile<'_>) -> i
 
 const EXCLUSIVE: OFlag = OFlag::O_WRONLY.union(OFlag::O_CREAT).union(OFlag::O_EXCL).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
-/// Under a temporary name first; then linked, or renamed where the filesystem has no links, or else made in place.
-fn create_beside(parent: BorrowedFd<'_>, name: &OsStr, file: &NewFile<'_>) -> io::Result<Option<io::Error>> {
+fn temporary_name(name: &OsStr) -> io::Result<OsString> {
     let mut suffix = [0; 8];
     getrandom::fill(&mut suffix).map_err(|_| Errno::EIO)?;
     let mut beside = b".".to_vec();
     beside.extend(name.as_bytes());
     beside.extend(format!(".{:016x}", u64::from_le_bytes(suffix)).bytes());
-    let beside = OsString::from_vec(beside);
+    Ok(OsString::from_vec(beside))
+}
+
+/// A folder that cannot be synced (network filesystems) is not a failure: the file is there.
+fn sync(folder: &OwnedFd) {
+    if let Ok(folder) = openat(folder, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) {
+        let _ = fsync(&folder);
+    }
+}
+
+/// Under a temporary name first; then linked, or renamed where the filesystem has no links, or else made in place.
+fn create_beside(parent: BorrowedFd<'_>, name: &OsStr, file: &NewFile<'_>) -> io::Result<Option<io::Error>> {
+    let beside = temporary_name(name)?;
     let temporary = openat(parent, beside.as_os_str(), EXCLUSIVE, Mode::from_bits_truncate(0o600))?;
     let result = fill(temporary, file).and_then(|(_, owner)| match linkat(parent, beside.as_os_str(), parent, name, AtFlags::empty()) {
         Ok(()) => Ok(owner),
@@ -315,6 +367,34 @@ mod tests {
         let mut names: Vec<_> = std::fs::read_dir(&path).expect("lists").flatten().map(|entry| entry.file_name()).collect();
         names.sort();
         assert_eq!(names, ["beside", "in-place", "inner", "unnamed"]);
+        let _ = std::fs::remove_dir_all(path);
+    }
+
+    #[test]
+    fn only_a_file_that_is_permitted_is_replaced_and_only_an_empty_one_is_filled() {
+        let path = folder("replace");
+        let base = Base::open(&path).expect("opens");
+        let file = NewFile { bytes: b"new", mode: 0o640, mtime: None, owner: None };
+        std::fs::write(path.join("old"), "old").expect("a file");
+        std::fs::write(path.join("empty"), "").expect("a file");
+        std::os::unix::fs::symlink("old", path.join("link")).expect("a link");
+        let name = Path::new;
+        assert!(!base.replace(name("old"), &file, |facts| facts.bytes > 3).expect("looked at"));
+        assert!(!base.replace(name("link"), &file, |_| true).expect("looked at"), "a link");
+        assert!(base.replace(name("none"), &file, |_| true).is_err());
+        assert_eq!(base.read(name("old"), 3).expect("is there"), b"old");
+        assert!(base.replace(name("old"), &file, |facts| facts.bytes == 3).expect("replaced"));
+        assert_eq!(
+            (base.read(name("old"), 3).expect("is there"), base.facts(name("old")).expect("is there").mode),
+            (b"new".to_vec(), 0o640)
+        );
+        assert!(base.read(name("old"), 2).is_err() && base.read(name("inner"), 9).is_err() && base.read(name("link"), 9).is_err());
+        assert!(!base.fill_empty(name("old"), b"more", |_| true).expect("looked at"));
+        assert!(!base.fill_empty(name("empty"), b"more", |_| false).expect("looked at"));
+        assert!(base.fill_empty(name("empty"), b"more", |_| true).expect("filled"));
+        assert!(base.fill_empty(name("link"), b"more", |_| true).is_err());
+        assert_eq!(std::fs::read(path.join("empty")).expect("is there"), b"more");
+        assert_eq!(std::fs::read_dir(&path).expect("lists").count(), 4, "no temporary name is left");
         let _ = std::fs::remove_dir_all(path);
     }
 }
