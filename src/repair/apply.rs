@@ -35,6 +35,8 @@ pub(super) struct Repair<'r> {
     actions: Vec<String>,
     problems: Vec<String>,
     pub(super) substitutes: BTreeMap<PathBuf, Vec<u8>>,
+    /// Keys that stay with root when everything else is given to the broker.
+    pub(super) authority_keys: Vec<PathBuf>,
 }
 
 impl<'r> Repair<'r> {
@@ -50,6 +52,7 @@ impl<'r> Repair<'r> {
             actions: Vec::new(),
             problems: Vec::new(),
             substitutes: BTreeMap::new(),
+            authority_keys: Vec::new(),
         };
         if repair.anchor.root().is_none() {
             // Above the root nothing is ours, so this is a path of the whole system.
@@ -145,6 +148,12 @@ impl<'r> Repair<'r> {
             self.failures.add(&self.request.root, Failed::Owner, errno(&error), path);
         }
         Ok(())
+    }
+
+    /// Puts a whole file in the place of one that is there. `false`: it is no plain file with one name.
+    pub(super) fn replace_file(&self, path: &Path, file: &NewFile<'_>) -> io::Result<bool> {
+        let place = self.anchor.locate(path)?;
+        as_allowed(self.request.owner, || place.base.replace(&place.relative, file, |facts| facts.links == 1))
     }
 
     /// Makes the folder and those above it that are missing.
@@ -310,6 +319,6 @@ pub(super) fn errno(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(nix::errno::Errno::EIO as i32)
 }
 
-fn absolute(path: &Path) -> PathBuf {
+pub(super) fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

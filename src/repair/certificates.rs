@@ -1,23 +1,26 @@
-//! A TLS listener whose files are all missing gets a certificate authority and a server certificate of our own.
+//! A TLS listener whose files are all missing gets a certificate authority and a server certificate of our own. The authority's key stays
+//! in the volume, so that `renewal` can go on with the same authority.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::apply::Repair;
-use super::observation::{Found, observe};
+use super::apply::{Repair, absolute};
+use super::observation::{Found, as_allowed, observe};
 use crate::conf::Listener;
 use crate::os::beneath::NewFile;
-use crate::tls::self_made::{self, Pem, Period};
+use crate::tls::self_made::{self, AUTHORITY, Pem, Period, Unmade};
 
 /// 2026-11-23: a clock that says less (a board without a battery, before the network is there) is not believed.
 const NOW_MIN: u64 = 1_795_392_000;
 const AUTHORITY_DAYS: u64 = 7300;
 /// Some clients refuse a server's certificate that holds longer than 825 days.
-const SERVER_DAYS: u64 = 820;
+pub(super) const SERVER_DAYS: u64 = 820;
 const KEY_MODE: u32 = 0o600;
-const CERTIFICATE_MODE: u32 = 0o644;
+pub(super) const CERTIFICATE_MODE: u32 = 0o644;
 /// The folder of certbot's tree that configurations name: what is in there is made by a real authority, or not at all.
 const CERTBOT: &str = "live";
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The files of a TLS listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,12 +39,48 @@ impl TlsFiles {
         let cafile = listener.tls.cafile.clone();
         Some(Self { port: listener.port, host: listener.host.clone(), cafile, certfile: certfile.to_owned(), keyfile: keyfile.to_owned() })
     }
+
+    /// Where the certificate of an authority of ours is, or would be.
+    pub(super) fn authority(&self) -> PathBuf {
+        let named = self.cafile.clone().filter(|cafile| *cafile != self.certfile);
+        named.unwrap_or_else(|| self.certfile.with_file_name("darner-ca.crt"))
+    }
+
+    /// Where its key is: beside it, `ca.crt` has `darner-ca.key`.
+    pub(super) fn authority_key(&self) -> PathBuf {
+        let certificate = self.authority();
+        let stem = certificate.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        certificate.with_file_name(format!("darner-{}.key", stem.trim_start_matches("darner-")))
+    }
+}
+
+/// A file that is to be made, in this order.
+struct Part {
+    path: PathBuf,
+    text: String,
+    mode: u32,
+    /// Not the broker's: only PID 1 has to read it.
+    is_private: bool,
+}
+
+/// What a listener needs, whole.
+struct Set {
+    authority: Pem,
+    server: Pem,
+    /// What is not there yet.
+    parts: Vec<Part>,
+}
+
+/// Seconds since 1970, as far as the clock can be believed.
+pub(super) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()).max(NOW_MIN)
 }
 
 impl Repair<'_> {
-    /// Makes what is missing, never over what is there.
+    /// Makes what is missing, never over what is there, and renews what we made.
     pub(super) fn certify(&mut self, listeners: &[TlsFiles]) {
         for files in listeners.iter().filter(|files| !files.certfile.iter().any(|part| part == CERTBOT)) {
+            self.authority_keys.push(absolute(&files.authority_key()));
             let named: Vec<(&str, &Path)> = [
                 Some(("certfile", files.certfile.as_path())),
                 Some(("keyfile", files.keyfile.as_path())),
@@ -50,17 +89,14 @@ impl Repair<'_> {
             .into_iter()
             .flatten()
             .collect();
-            let is_missing = |path: &Path| {
-                std::path::absolute(path).is_ok_and(|path| matches!(observe(&self.anchor, self.request, &path), Found::Nothing { .. }))
-            };
-            let (missing, there): (Vec<_>, Vec<_>) = named.iter().partition(|(_, path)| is_missing(path));
+            let (missing, there): (Vec<_>, Vec<_>) = named.iter().partition(|(_, path)| self.is_missing(path));
             let list = |some: &[(&str, &Path)]| {
                 some.iter().map(|(word, path)| format!("{word} '{}'", path.display())).collect::<Vec<_>>().join(" and ")
             };
             if missing.is_empty() {
-                continue;
-            }
-            if there.is_empty() {
+                self.renew(files);
+            } else if there.is_empty() || (self.is_missing(&files.certfile) && self.own_authority(files).is_some()) {
+                // The latter: another listener of the same authority, a certificate that was taken away, or what a crash left.
                 self.make_certificates(files);
             } else {
                 self.say(format!(
@@ -73,49 +109,91 @@ impl Repair<'_> {
         }
     }
 
-    fn make_certificates(&mut self, files: &TlsFiles) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()).max(NOW_MIN);
-        let names = names(files.host.as_deref());
-        let made = self_made::authority("darner, self-made for this installation", Period::around(now, AUTHORITY_DAYS))
-            .and_then(|authority| Ok((self_made::server(&names, Period::around(now, SERVER_DAYS), &authority)?, authority)));
-        let (server, authority): (Pem, Pem) = match made {
-            Ok(made) => made,
-            Err(error) => return self.say(format!("listener {}: {error}", files.port)),
+    fn is_missing(&self, path: &Path) -> bool {
+        matches!(observe(&self.anchor, self.request, &absolute(path)), Found::Nothing { .. })
+    }
+
+    /// A file of ours. Links are not followed below the root.
+    pub(super) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let place = self.anchor.locate(&absolute(path))?;
+        as_allowed(self.request.owner, || place.base.read(&place.relative, FILE_BYTES_MAX))
+    }
+
+    /// The authority that we made for a listener, with its key.
+    pub(super) fn own_authority(&self, files: &TlsFiles) -> Option<Pem> {
+        self_made::own_authority(&self.read(&files.authority()).ok()?, &self.read(&files.authority_key()).ok()?)
+    }
+
+    /// The key that is there, or a new one, which is to be made.
+    fn key(&self, path: &Path, is_private: bool, parts: &mut Vec<Part>) -> Result<String, Unmade> {
+        if let Some(key) = self.read(path).ok().and_then(|bytes| String::from_utf8(bytes).ok()) {
+            return Ok(key);
+        }
+        let key = self_made::key()?;
+        parts.push(Part { path: path.to_owned(), text: key.clone(), mode: KEY_MODE, is_private });
+        Ok(key)
+    }
+
+    fn assemble(&self, files: &TlsFiles, names: &[String]) -> Result<Set, Unmade> {
+        let certificate = |path: PathBuf, text: &str| Part { path, text: text.to_owned(), mode: CERTIFICATE_MODE, is_private: false };
+        let mut parts = Vec::new();
+        let authority = if let Some(own) = self.own_authority(files) {
+            own
+        } else {
+            let key = self.key(&files.authority_key(), true, &mut parts)?;
+            let made = self_made::authority_of(AUTHORITY, Period::around(now(), AUTHORITY_DAYS), &key)?;
+            parts.push(certificate(files.authority(), &made.certificate));
+            made
         };
-        let beside = || files.certfile.with_file_name("darner-ca.crt");
-        let cafile = files.cafile.clone().unwrap_or_else(beside);
-        let wanted = [
-            (&files.keyfile, server.key, KEY_MODE),
-            (&files.certfile, server.certificate, CERTIFICATE_MODE),
-            (&cafile, authority.certificate.clone(), CERTIFICATE_MODE),
-        ];
-        let mut kept = true;
-        for (path, text, mode) in &wanted {
-            let file = NewFile { bytes: text.as_bytes(), mode: *mode, mtime: None, owner: self.request.owner };
-            let stored = std::path::absolute(path).and_then(|path| self.make_file(&path, &file));
-            match stored {
-                Ok(()) => self
-                    .did(format!("created '{}' (mode {mode:04o}): self-made, as every file of the listener was missing", path.display())),
-                Err(_) => kept = false,
+        let key = self.key(&files.keyfile, false, &mut parts)?;
+        let server = self_made::server_of(names, Period::around(now(), SERVER_DAYS), &authority, &key)?;
+        parts.push(certificate(files.certfile.clone(), &server.certificate));
+        Ok(Set { authority, server, parts })
+    }
+
+    fn make_certificates(&mut self, files: &TlsFiles) {
+        let (port, cafile) = (files.port, files.authority());
+        if !self.is_missing(&cafile) && self.own_authority(files).is_none() {
+            let (shown, key) = (cafile.display(), files.authority_key());
+            return self.say(format!(
+                "listener {port}: no certificate can be made, as '{shown}' is there without its key '{}': take it away to get another authority",
+                key.display()
+            ));
+        }
+        let names = names(files.host.as_deref());
+        let set = match self.assemble(files, &names) {
+            Ok(set) => set,
+            Err(error) => return self.say(format!("listener {port}: {error}")),
+        };
+        let mut is_kept = true;
+        for Part { path, text, mode, is_private } in &set.parts {
+            let owner = self.request.owner.filter(|_| !is_private);
+            let file = NewFile { bytes: text.as_bytes(), mode: *mode, mtime: None, owner };
+            if self.make_file(&absolute(path), &file).is_err() {
+                // Nothing more, so that what is on disk fits together: another container may have been faster.
+                is_kept = false;
+                break;
             }
+            self.did(format!("created '{}' (mode {mode:04o}): self-made, as every file of the listener was missing", path.display()));
         }
-        if !kept {
-            // All of them, so that what is used fits together.
-            self.substitutes.extend(wanted.map(|(path, text, _)| (path.clone(), text.into_bytes())));
-        }
-        let (port, shown) = (files.port, cafile.display());
-        if kept {
+        let (shown, key) = (cafile.display(), files.authority_key());
+        if is_kept {
             self.say(format!(
-                "listener {port} uses a SELF-MADE certificate for {}, good for {SERVER_DAYS} days: give its clients '{shown}' as cafile \
-                 (docker cp CONTAINER:{shown} . or oc cp), or put your own files in place of all of them",
-                names.join(", ")
+                "listener {port} uses a SELF-MADE certificate for {}, renewed by itself: give its clients '{shown}' as cafile \
+                 (docker cp CONTAINER:{shown} . or oc cp), keep '{}' to yourself, or put your own files in place of all of them",
+                names.join(", "),
+                key.display()
             ));
         } else {
             self.say(format!(
                 "listener {port} uses a SELF-MADE certificate that cannot be stored beside '{shown}' and changes at each start: \
                  make that folder writable, or put your own files there. Its authority: {}",
-                authority.certificate.replace('\n', "\\n")
+                set.authority.certificate.replace('\n', "\\n")
             ));
+            // All of them, so that what is used fits together.
+            let Set { authority, server, .. } = set;
+            let used = [(&files.keyfile, server.key), (&cafile, authority.certificate), (&files.certfile, server.certificate)];
+            self.substitutes.extend(used.map(|(path, text)| (path.clone(), text.into_bytes())));
         }
     }
 }
@@ -124,16 +202,25 @@ fn is_are(list: &str, count: usize) -> String {
     format!("{list} {}", if count == 1 { "is" } else { "are" })
 }
 
-/// What clients may call this broker: `DARNER_TLS_NAMES` (with commas), this container, this machine.
-fn names(host: Option<&str>) -> Vec<String> {
-    let asked = std::env::var("DARNER_TLS_NAMES").unwrap_or_default();
-    let own = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    let all = asked.split(',').map(str::trim).chain(host).chain(own.as_deref()).chain(["localhost", "127.0.0.1", "::1"]);
+fn unique<'a>(all: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
-    for name in all.filter(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic())) {
+    for name in all.map(str::trim).filter(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic())) {
         if !names.iter().any(|known| known == name) {
             names.push(name.to_owned());
         }
     }
     names
+}
+
+/// What somebody wants this broker to be called: `DARNER_TLS_NAMES` (with commas), and the listener's own address.
+pub(super) fn asked_names(host: Option<&str>) -> Vec<String> {
+    let asked = std::env::var("DARNER_TLS_NAMES").unwrap_or_default();
+    unique(asked.split(',').chain(host))
+}
+
+/// The same, with what this container and this machine are called.
+pub(super) fn names(host: Option<&str>) -> Vec<String> {
+    let own = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    let asked = asked_names(host);
+    unique(asked.iter().map(String::as_str).chain(own.as_deref()).chain(["localhost", "127.0.0.1", "::1"]))
 }

@@ -1,7 +1,8 @@
 //! Self-repair of the volumes: observe (io) → plan (pure) → apply (io).
 //!
 //! `observation` says what is wanted and what is there, `plan` judges, `apply` performs and adds up what failed, `ownership` walks the
-//! tree, `defaults` is the table of what is put back. Whatever is wrong with a volume, a repair ends with a [`Report`].
+//! tree, `defaults` is the table of what is put back, `certificates` and `renewal` are for TLS listeners without files.
+//! Whatever is wrong with a volume, a repair ends with a [`Report`].
 
 mod apply;
 mod certificates;
@@ -12,6 +13,7 @@ mod location;
 mod observation;
 mod ownership;
 mod plan;
+mod renewal;
 mod shadowing;
 
 use std::path::PathBuf;
@@ -21,6 +23,7 @@ use crate::conf::files::Generation;
 use crate::conf::{Conf, LogDestination};
 pub use certificates::TlsFiles;
 pub use command::command;
+pub use renewal::{is_due, renew};
 
 /// What to repair.
 #[derive(Debug, Clone)]

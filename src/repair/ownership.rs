@@ -113,6 +113,10 @@ impl Repair<'_> {
 
     fn mend_owner(&mut self, relative: &Path, facts: &Facts, owner: (u32, u32)) {
         let whole = if relative.as_os_str().is_empty() { self.request.root.clone() } else { self.request.root.join(relative) };
+        // Who breaks into the broker does not get to sign certificates.
+        if facts.uid == 0 && self.authority_keys.contains(&whole) {
+            return;
+        }
         match judge(facts, owner) {
             Verdict::Leave => return,
             Verdict::TellHardLink => return self.failures.add(&self.request.root, Failed::HardLink, 0, &whole),

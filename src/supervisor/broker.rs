@@ -133,9 +133,10 @@ impl Broker {
         generation::load(&self.eyes, &self.arguments)
     }
 
-    fn mend(&mut self) {
-        let Some(root) = &self.home.root else { return };
-        let request = repair::Request {
+    /// What is to be mended, if anything.
+    fn repair_request(&self) -> Option<repair::Request> {
+        let root = self.home.root.as_ref()?;
+        Some(repair::Request {
             config: self.arguments.config.clone().unwrap_or_else(|| root.join("config/mosquitto.conf")),
             root: root.clone(),
             owner: self.identity.map(|who| (who.uid, who.gid)),
@@ -143,7 +144,11 @@ impl Broker {
             dry_run: false,
             full: false,
             time_budget: REPAIR_BUDGET,
-        };
+        })
+    }
+
+    fn mend(&mut self) {
+        let Some(request) = self.repair_request() else { return };
         let report = repair::run_both(&request, |files| {
             generation::read_conf(files, &self.arguments).ok().map(|conf| repair::Named::from_conf(&conf))
         });

@@ -3,6 +3,7 @@
 pub mod certbot;
 mod changes;
 mod faults;
+mod self_made;
 mod tls_alpn_01;
 
 use std::net::TcpListener;

@@ -10,6 +10,8 @@ use std::process::Command;
 
 use crate::support::process::{Folder, darner, run};
 
+mod self_made;
+
 const OWNER: (u32, u32) = (1883, 1883);
 
 /// A volume's root inside a folder of its own; the rest of the folder plays the host.
@@ -316,50 +318,6 @@ fn what_a_configuration_names_is_created_wherever_it_is() {
     }
     let (code, out) = volume.repair(&[]);
     assert_eq!((code, out.lines().count()), (0, 2), "{out}");
-}
-
-const TLS: &str = "listener 8883\ncafile {root}/config/ca.crt\ncertfile {root}/config/server.crt\nkeyfile {root}/config/server.key\n";
-
-#[test]
-fn a_tls_listener_without_any_of_its_files_gets_an_authority_and_a_certificate_of_its_own() {
-    let volume = Volume::with_conf(TLS);
-    let (code, out) = volume.repair(&[]);
-    assert_eq!(code, 1, "{out}");
-    has(&out, "listener 8883 uses a SELF-MADE certificate for ");
-    for (name, mode) in [("ca.crt", 0o644), ("server.crt", 0o644), ("server.key", 0o600)] {
-        assert_eq!(mode_of(&volume.at("config").join(name)), mode, "{name}");
-    }
-    assert_eq!(owner_of(&volume.at("config/server.key")), owner_of(&volume.at("config/server.crt")));
-    let verified = run(Command::new("openssl")
-        .args(["verify", "-verify_hostname", "localhost", "-CAfile"])
-        .arg(volume.at("config/ca.crt"))
-        .arg(volume.at("config/server.crt")));
-    assert_eq!(verified.0, 0, "{verified:?}");
-    let judged = run(Command::new(darner()).args(["check", "-c"]).arg(volume.at("config/mosquitto.conf")));
-    assert_eq!(judged.0, 0, "{judged:?}");
-    let before = std::fs::read(volume.at("config/server.crt")).expect("made");
-    assert_eq!(volume.repair(&[]).0, 0);
-    assert_eq!(std::fs::read(volume.at("config/server.crt")).expect("still there"), before);
-}
-
-#[test]
-fn a_tls_listener_that_lacks_some_of_its_files_is_told_which_and_nothing_is_made() {
-    let volume = Volume::with_conf(TLS);
-    volume.put("config/server.key", "mine");
-    let (code, out) = volume.repair(&[]);
-    assert_eq!(code, 1, "{out}");
-    let at = |name: &str| volume.at("config").join(name).display().to_string();
-    has(
-        &out,
-        &format!(
-            "listener 8883: certfile '{}' and cafile '{}' are missing although keyfile '{}' is there",
-            at("server.crt"),
-            at("ca.crt"),
-            at("server.key")
-        ),
-    );
-    assert!(!volume.at("config/server.crt").exists() && !volume.at("config/ca.crt").exists());
-    assert_eq!(std::fs::read_to_string(volume.at("config/server.key")).expect("still there"), "mine");
 }
 
 #[test]

@@ -6,10 +6,12 @@ use super::{Broker, stops};
 use crate::acme::settings::Renewal;
 use crate::exit_code::ExitCode;
 use crate::logging::LogType;
+use crate::repair;
 use crate::supervisor::control::{Request, Waits};
 use crate::supervisor::machine::Event;
 use crate::supervisor::phase::Phase;
 use crate::supervisor::run::{Service as _, State};
+use crate::supervisor::voice;
 
 impl Broker {
     pub(super) fn asked(&mut self, index: usize, request: Request, state: &State<'_>, events: &mut VecDeque<Event>) {
@@ -73,8 +75,20 @@ impl Broker {
         events.push_back(Event::RestartAsked);
     }
 
+    /// Renews certificates that we made ourselves. That the files have changed is then seen as when anybody else renews them.
+    fn renew_self_made(&self) {
+        let (Some(request), Some(conf)) = (self.repair_request(), &self.conf) else { return };
+        let report = repair::renew(&request, &repair::Named::from_conf(conf));
+        if report.changes > 0 || !report.problems.is_empty() {
+            report.lines.iter().for_each(|line| voice::print(line));
+        }
+    }
+
     /// What is due about certificates, and what came of it.
     pub(super) fn certify(&mut self, state: &State<'_>, events: &mut VecDeque<Event>) {
+        if self.certificates.is_self_made_due(state.now) {
+            self.renew_self_made();
+        }
         self.certificates.turn(state.now, &self.voice);
         if let Some((is_good, text)) = self.certificates.outcome()
             && let Some(control) = &mut self.control

@@ -462,6 +462,11 @@ impl Certificates {
         Ok(())
     }
 
+    /// Whether a certificate that is served is one of ours and to be renewed; said now and then, as it may not succeed.
+    pub(super) fn is_self_made_due(&mut self, now: Millis) -> bool {
+        self.watch.is_self_made_due(now)
+    }
+
     pub(super) fn outcome(&mut self) -> Option<(bool, String)> {
         self.outcome.take()
     }

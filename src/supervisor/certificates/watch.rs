@@ -8,6 +8,7 @@ use super::report;
 use crate::acme::stand_in::StandIns;
 use crate::acme::state::Seconds;
 use crate::conf::Conf;
+use crate::repair;
 use crate::tls::leaf::Leaf;
 
 /// How often the files are looked at. A change counts when it is the same at two looks: whoever writes needs some time for all of them.
@@ -15,6 +16,8 @@ const LOOK_EVERY: Millis = 5_000;
 /// A warning comes when this part of the lifetime is left.
 const WARN_PART: Seconds = 10;
 const WARN_EVERY: Seconds = 86_400;
+/// How often a certificate of our own is renewed, should that come to nothing.
+const RENEW_EVERY: Millis = 12 * 3_600_000;
 
 /// Device, inode, size and time of a file; `None` where there is none.
 type Stamp = Option<(u64, u64, u64, i64, i64)>;
@@ -27,6 +30,7 @@ pub(super) struct Watch {
     look_at: Millis,
     certificates: Vec<(PathBuf, Leaf)>,
     warned_at: Option<Seconds>,
+    renew_at: Millis,
 }
 
 fn stamp(path: &Path) -> Stamp {
@@ -76,6 +80,14 @@ impl Watch {
         }
         self.seen = None;
         Some(first)
+    }
+
+    pub(super) fn is_self_made_due(&mut self, now: Millis) -> bool {
+        let is_due = now >= self.renew_at && self.certificates.iter().any(|(_, leaf)| repair::is_due(leaf));
+        if is_due {
+            self.renew_at = now + RENEW_EVERY;
+        }
+        is_due
     }
 
     /// Whether there is any TLS listener.
