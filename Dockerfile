@@ -42,7 +42,8 @@ RUN set -e; \
     printf 'listener 1883\nallow_anonymous true\n' > /image/mosquitto-no-auth.conf; \
     cp -a /usr/share/zoneinfo /image/usr/share/zoneinfo; \
     rm -rf /image/usr/share/zoneinfo/right /image/usr/share/zoneinfo/posix; \
-    mkdir -p /volumes/config /volumes/data /volumes/log /volumes/pwfile
+    mkdir -p /volumes/config /volumes/data /volumes/log /volumes/pwfile; \
+    mkdir -m 0775 /image/myuser
 
 FROM scratch
 COPY --from=build /image/ /

@@ -16,8 +16,9 @@ use crate::conf::{CommandLine, Conf, manual, options};
 use crate::exit_code::ExitCode;
 use crate::tls;
 
-/// Where the image keeps its configuration, where certbot's image did, and where `darner` without an image does.
-const USUAL_PATHS: [&str; 3] = ["/mosquitto/config/mosquitto.conf", "/mosquitto/conf/mosquitto.conf", "darner-data/config/mosquitto.conf"];
+/// Where the image keeps its configuration, where certbot's image and one for OpenShift did, and where `darner` without an image does.
+const USUAL_PATHS: [&str; 4] =
+    ["/mosquitto/config/mosquitto.conf", "/mosquitto/conf/mosquitto.conf", "/myuser/mosquitto.conf", "darner-data/config/mosquitto.conf"];
 
 /// A reader that went away (`| head`) is no failure.
 fn print(text: &str) {
@@ -75,7 +76,7 @@ fn judge(path: Option<&Path>) -> (Vec<Diagnostic>, ExitCode) {
 #[derive(clap::Parser)]
 #[command(name = "darner check")]
 struct CheckArguments {
-    /// The configuration file [default: /mosquitto/config/mosquitto.conf, else /mosquitto/conf/mosquitto.conf, else darner-data/config/mosquitto.conf].
+    /// The configuration file [default: /mosquitto/config/mosquitto.conf, else /mosquitto/conf/mosquitto.conf, else /myuser/mosquitto.conf, else darner-data/config/mosquitto.conf].
     #[arg(short, long = "config-file", value_name = "FILE")]
     config_file: Option<PathBuf>,
     /// The same without -c.

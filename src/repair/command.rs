@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Parser as _;
 
-use super::defaults::usual_config;
+use super::defaults::{self, usual_config};
 use super::{Named, Request, run_both};
 use crate::conf::{CommandLine, Conf};
 use crate::exit_code::ExitCode;
@@ -22,10 +22,12 @@ struct Arguments {
     /// Look at everything, however long it takes.
     #[arg(long)]
     full: bool,
-    /// The configuration file [default: config/mosquitto.conf below the root, or conf/mosquitto.conf where conf is mounted instead].
+    /// The configuration file [default: config/mosquitto.conf below the root, or conf/mosquitto.conf where conf is mounted instead,
+    /// or /myuser/mosquitto.conf].
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The folder that holds config, pwfile, data and log [default: /mosquitto, else ./darner-data].
+    /// The folder that holds config, pwfile, data and log [default: /mosquitto, or /myuser where that is mounted instead, else
+    /// ./darner-data].
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     /// The account that everything is to belong to [default: PUID:PGID, else 1883:1883 as root; nobody otherwise].
@@ -35,7 +37,6 @@ struct Arguments {
 
 /// How long the walk may take without `--full`.
 const TIME_BUDGET: Duration = Duration::from_secs(10);
-const IMAGE_ROOT: &str = "/mosquitto";
 const LOCAL_ROOT: &str = "darner-data";
 const IMAGE_OWNER: u32 = 1883;
 
@@ -51,6 +52,24 @@ fn usual_owner() -> Option<(u32, u32)> {
     nix::unistd::geteuid().is_root().then(|| (number("PUID"), number("PGID")))
 }
 
+/// The root and the configuration, absolute.
+fn place(root: Option<PathBuf>, config: Option<PathBuf>) -> Option<(PathBuf, PathBuf)> {
+    let config = config.map(std::path::absolute).transpose().ok()?;
+    match (root, config) {
+        (Some(root), config) => {
+            let root = std::path::absolute(root).ok()?;
+            Some((root.clone(), config.unwrap_or_else(|| usual_config(&root))))
+        }
+        (None, Some(config)) if config == defaults::pod_config() => Some((defaults::POD.into(), config)),
+        (None, config) => {
+            let image = Path::new(defaults::IMAGE);
+            let (root, usual) =
+                if image.is_dir() { defaults::usual(image) } else { defaults::usual(&std::path::absolute(LOCAL_ROOT).ok()?) };
+            Some((root, config.unwrap_or(usual)))
+        }
+    }
+}
+
 /// `darner repair [--dry-run] [--full] [-c FILE]`: 0 when nothing is left to do, 1 when problems remain.
 pub fn command(arguments: &[OsString]) -> ExitCode {
     let name = std::iter::once(OsString::from("repair"));
@@ -61,11 +80,7 @@ pub fn command(arguments: &[OsString]) -> ExitCode {
             return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Ok };
         }
     };
-    let root = arguments.root.unwrap_or_else(|| if Path::new(IMAGE_ROOT).is_dir() { IMAGE_ROOT } else { LOCAL_ROOT }.into());
-    let (root, config) = match (std::path::absolute(&root), arguments.config.map(std::path::absolute).transpose()) {
-        (Ok(root), Ok(config)) => (root.clone(), config.unwrap_or_else(|| usual_config(&root))),
-        _ => return ExitCode::Usage,
-    };
+    let Some((root, config)) = place(arguments.root, arguments.config) else { return ExitCode::Usage };
     let request = Request {
         root,
         config,

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::shadowing;
 use crate::acme::lineage::Store;
 use crate::acme::settings;
 
@@ -47,6 +48,15 @@ const WITH_PASSWORDS: &str = include_str!("../../defaults/conf/mosquitto.conf");
 /// Its TLS listeners.
 const TLS_LISTENERS: &str = include_str!("../../defaults/conf/tls.conf");
 
+/// The configuration of a pod.
+const FOR_A_POD: &str = include_str!("../../defaults/pod/mosquitto.conf");
+
+/// The image's volumes.
+pub const IMAGE: &str = "/mosquitto";
+/// The folder of an image for OpenShift, which has everything in one place.
+pub const POD: &str = "/myuser";
+const POD_NAME: &str = "myuser";
+
 /// The folders that the texts speak of.
 const WRITTEN_FOR: &str = "/mosquitto/";
 const LINEAGE: &str = "/etc/letsencrypt/live/mqtt.example.org";
@@ -56,6 +66,31 @@ const PASSWORDS: &str = "/mosquitto/pwfile/pwfile";
 pub fn usual_config(root: &Path) -> PathBuf {
     let usual = root.join("config/mosquitto.conf");
     if root.join("conf").is_dir() && usual.symlink_metadata().is_err() { in_conf(root) } else { usual }
+}
+
+/// The configuration in [`POD`].
+pub fn pod_config() -> PathBuf {
+    Path::new(POD).join("mosquitto.conf")
+}
+
+/// Whether everything is in one folder, as in a pod on OpenShift.
+pub fn is_pod(root: &Path, config: &Path) -> bool {
+    root.file_name().is_some_and(|name| name == POD_NAME) && config == root.join("mosquitto.conf")
+}
+
+/// The root and the configuration when nobody says more than the root: who mounted something at or below [`POD`] in the place of the image's
+/// volumes, or works there, means that.
+pub fn usual(root: &Path) -> (PathBuf, PathBuf) {
+    let config = usual_config(root);
+    let pod = Path::new(POD);
+    if root == Path::new(IMAGE) && pod.is_dir() && config.symlink_metadata().is_err() {
+        let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let is_cwd = std::env::current_dir().is_ok_and(|folder| folder == pod);
+        if is_cwd || pod_config().exists() || shadowing::is_mounted_within(&mountinfo, pod) {
+            return (pod.to_owned(), pod_config());
+        }
+    }
+    (root.to_owned(), config)
 }
 
 fn in_conf(root: &Path) -> PathBuf {
@@ -80,6 +115,10 @@ fn lineage() -> Option<PathBuf> {
 }
 
 fn render(root: &Path, config: &Path, lineage: Option<&Path>) -> Vec<Rendered> {
+    if is_pod(root, config) {
+        let bytes = FOR_A_POD.replace(POD, &root.display().to_string()).into_bytes();
+        return vec![Rendered { path: config.to_owned(), role: Role::Config, mode: 0o644, mtime: MTIME, bytes }];
+    }
     let here = format!("{}/", root.display().to_string().trim_end_matches('/'));
     let is_in_conf = config == in_conf(root);
     let text = |default: &Default| {
@@ -137,5 +176,18 @@ mod tests {
         }
         let without = text("/mosquitto", "conf/mosquitto.conf", None);
         assert!(without.contains("allow_anonymous false") && !without.contains("8883"), "{without}");
+    }
+
+    #[test]
+    fn a_pod_has_everything_in_one_folder_and_nobody_comes_in_without_a_password() {
+        let text = text("/srv/myuser", "mosquitto.conf", Some("/le/live/mqtt.test"));
+        for line in ["listener 8883", "keyfile /srv/myuser/server.key", "password_file /srv/myuser/passwd", "allow_anonymous false"] {
+            assert!(text.lines().any(|known| known == line), "{line}: {text}");
+        }
+        let root = Path::new("/srv/myuser");
+        assert_eq!(render(root, &root.join("mosquitto.conf"), None).len(), 1);
+        assert!(
+            !is_pod(root, &root.join("config/mosquitto.conf")) && !is_pod(Path::new("/mosquitto"), Path::new("/mosquitto/mosquitto.conf"))
+        );
     }
 }

@@ -93,6 +93,9 @@ pub(super) fn wanted_always(request: &Request) -> Vec<Wanted> {
     if !wanted.iter().any(|one| one.path == request.config) {
         wanted.push(Wanted { path: request.config.clone(), role: Role::Config, default: None, named: true });
     }
+    if defaults::is_pod(&request.root, &request.config) {
+        return wanted;
+    }
     for (name, role) in [("data", Role::DataFolder), ("log", Role::LogFolder)] {
         wanted.push(Wanted { path: request.root.join(name), role, default: None, named: false });
     }

@@ -4,16 +4,23 @@ use std::path::Path;
 
 const FOLDERS: [&str; 4] = ["config", "pwfile", "data", "log"];
 
+/// The path within its filesystem and the mount point of each mount.
+/// Fields: id, parent, device, path within the filesystem, mount point, … [proc_pid_mountinfo(5)]
+fn mounts(mountinfo: &str) -> impl Iterator<Item = (&str, &Path)> {
+    mountinfo.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(3);
+        Some((fields.next()?, Path::new(fields.next()?)))
+    })
+}
+
+/// Whether something is mounted on `folder` or in it.
+pub(super) fn is_mounted_within(mountinfo: &str, folder: &Path) -> bool {
+    mounts(mountinfo).any(|(_, point)| point.starts_with(folder))
+}
+
 /// Finds, in the text of /proc/self/mountinfo, anonymous volumes below a mount on `root`. One sentence each.
 pub(super) fn shadowed(mountinfo: &str, root: &Path) -> Vec<String> {
-    // Fields: id, parent, device, path within the filesystem, mount point, … [proc_pid_mountinfo(5)]
-    let mounts: Vec<(&str, &Path)> = mountinfo
-        .lines()
-        .filter_map(|line| {
-            let mut fields = line.split(' ').skip(3);
-            Some((fields.next()?, Path::new(fields.next()?)))
-        })
-        .collect();
+    let mounts: Vec<(&str, &Path)> = mounts(mountinfo).collect();
     if !mounts.iter().any(|(_, point)| *point == root) {
         return Vec::new();
     }
@@ -54,5 +61,7 @@ mod tests {
         assert!(told[0].contains("/mosquitto/data"), "{told:?}");
         assert!(shadowed(&anonymous, Path::new("/mosquitto")).is_empty());
         assert!(shadowed("\n \nx", Path::new("/mosquitto")).is_empty());
+        let pod = "39 30 8:1 /passwd /myuser/passwd ro,relatime - ext4 /dev/sda1 rw\n";
+        assert!(is_mounted_within(pod, Path::new("/myuser")) && !is_mounted_within(root, Path::new("/myuser")));
     }
 }

@@ -11,10 +11,8 @@ use super::run::supervise;
 use super::{first_run, init};
 use crate::exit_code::ExitCode;
 use crate::os;
-use crate::repair::defaults::usual_config;
+use crate::repair::defaults::{self, IMAGE};
 
-/// The image's volumes.
-const MOSQUITTO: &str = "/mosquitto";
 const CONFIG: &str = "/mosquitto/config/mosquitto.conf";
 /// How often the broker gives a sign of life, in seconds, unless `DARNER_WATCHDOG_SECS` says otherwise (0: never).
 const WATCHDOG_SECS: u64 = 10;
@@ -48,16 +46,24 @@ pub(super) fn mosquitto(words: &[OsString]) -> ExitCode {
 }
 
 fn image_home() -> Home {
-    let root = PathBuf::from(MOSQUITTO);
+    let root = PathBuf::from(IMAGE);
     Home { root: (os::process::is_pid_1() || root.is_dir()).then_some(root), ..Home::default() }
 }
 
+/// The image's own command names the usual place; who mounted another one means that.
+fn placed(arguments: Arguments, home: Home) -> (Arguments, Home) {
+    match (&arguments.config, &home.root) {
+        (Some(config), Some(_)) if *config == defaults::pod_config() => (arguments, Home { root: Some(defaults::POD.into()), ..home }),
+        (Some(config), Some(root)) if *config == root.join("config/mosquitto.conf") => {
+            let (root, config) = defaults::usual(root);
+            (arguments.instead(&config), Home { root: Some(root), ..home })
+        }
+        _ => (arguments, home),
+    }
+}
+
 pub(super) fn over_broker(arguments: Arguments, home: Home) -> ExitCode {
-    // The image's own command names the usual place; who mounted another one means that.
-    let arguments = match (&arguments.config, &home.root) {
-        (Some(config), Some(root)) if *config == root.join("config/mosquitto.conf") => arguments.instead(&usual_config(root)),
-        _ => arguments,
-    };
+    let (arguments, home) = placed(arguments, home);
     let watchdog = super::seconds("DARNER_WATCHDOG_SECS").unwrap_or(WATCHDOG_SECS) * 1000;
     let watchdog = (watchdog > 0).then_some(watchdog);
     let policy = Policy {
