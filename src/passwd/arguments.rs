@@ -8,6 +8,7 @@ use crate::access::password_hash::{ITERATIONS_MAX, Scheme};
 
 /// mosquitto 2.1's; 2.0 reads it too.
 const ITERATIONS_DEFAULT: u32 = 1000;
+pub(super) const SCHEME_DEFAULT: Scheme = Scheme::Pbkdf2 { iterations: ITERATIONS_DEFAULT };
 /// Bytes of a user name or a password: what a string of MQTT can hold.
 const LEN_MAX: usize = 65535;
 
@@ -136,7 +137,7 @@ fn action(flags: &Flags, rest: &[OsString]) -> Result<(OsString, Action), Failur
 }
 
 /// What the broker would read back differently is refused, beyond what mosquitto refuses.
-fn check_username(username: &OsStr) -> Result<String, Failure> {
+pub(super) fn check_username(username: &OsStr) -> Result<String, Failure> {
     let refuse = |reason: &str| Err(Failure::new(format!("Error: Username must {reason}.")));
     let Some(username) = username.to_str() else { return refuse("be UTF-8") };
     if username.len() > LEN_MAX {

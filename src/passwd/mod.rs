@@ -78,6 +78,19 @@ fn perform(request: &Request) -> Result<(), Failure> {
     }
 }
 
+/// A line of a password file, as the command would write it.
+///
+/// # Errors
+/// The name or the password cannot be used: a sentence.
+pub fn entry(username: &str, password: &[u8]) -> Result<String, String> {
+    let make = || {
+        let username = arguments::check_username(username.as_ref())?;
+        let password = arguments::check_password(std::os::unix::ffi::OsStrExt::from_bytes(password))?;
+        Ok(format!("{username}:{}", hash(arguments::SCHEME_DEFAULT, &password)?))
+    };
+    make().map_err(|failure: Failure| failure.message)
+}
+
 fn hash_all(bytes: &[u8], scheme: Scheme) -> Result<Edit, Failure> {
     let (plain, broken) = entries::plain_text(bytes);
     for username in broken {

@@ -11,7 +11,7 @@ use super::failure::{Failed, Failures};
 use super::location::{Anchor, Place};
 use super::observation::{Found, Role, Wanted, as_allowed, may, observe};
 use super::plan::{Step, plan, substitute};
-use super::{Report, Request, defaults};
+use super::{Report, Request, Secrets, defaults};
 use crate::conf::files::Generation;
 use crate::os::beneath::{Facts, Kind, NewFile};
 
@@ -37,6 +37,7 @@ pub(super) struct Repair<'r> {
     pub(super) substitutes: BTreeMap<PathBuf, Vec<u8>>,
     /// Keys that stay with root when everything else is given to the broker.
     pub(super) authority_keys: Vec<PathBuf>,
+    secrets: Secrets,
 }
 
 impl<'r> Repair<'r> {
@@ -53,6 +54,7 @@ impl<'r> Repair<'r> {
             problems: Vec::new(),
             substitutes: BTreeMap::new(),
             authority_keys: Vec::new(),
+            secrets: Secrets::default(),
         };
         if repair.anchor.root().is_none() {
             // Above the root nothing is ours, so this is a path of the whole system.
@@ -92,6 +94,11 @@ impl<'r> Repair<'r> {
         }
     }
 
+    /// A line with a secret.
+    pub(super) fn tell_once(&mut self, line: String) {
+        self.secrets.add(line);
+    }
+
     /// Brings back what is missing.
     pub(super) fn restore(&mut self, wanted: &[Wanted]) {
         for one in wanted {
@@ -106,7 +113,7 @@ impl<'r> Repair<'r> {
     fn perform(&mut self, wanted: &Wanted, step: Step) {
         match step {
             Step::Say(sentence) => self.say(sentence),
-            Step::Substitute(path, bytes) => drop(self.substitutes.insert(path, bytes)),
+            Step::Substitute(path, bytes) => drop(self.substitutes.entry(path).or_insert(bytes)),
             Step::MakeFolder(path) => {
                 let path = absolute(&path);
                 if let Err(error) = self.make_folders(&path)
@@ -126,7 +133,8 @@ impl<'r> Repair<'r> {
                         let failed = if wanted.named { Failed::Restore } else { Failed::RestoreUnnamed };
                         self.failures.add(&self.top(&absolute), failed, errno(&error), &absolute);
                         if let Some(bytes) = substitute(wanted, &self.config) {
-                            self.substitutes.insert(path, bytes);
+                            // The first user may stand there already.
+                            self.substitutes.entry(path).or_insert(bytes);
                         }
                     }
                 }
@@ -154,6 +162,12 @@ impl<'r> Repair<'r> {
     pub(super) fn replace_file(&self, path: &Path, file: &NewFile<'_>) -> io::Result<bool> {
         let place = self.anchor.locate(path)?;
         as_allowed(self.request.owner, || place.base.replace(&place.relative, file, |facts| facts.links == 1))
+    }
+
+    /// Writes into a file that is empty. `false`: it is not any more.
+    pub(super) fn fill_file(&self, path: &Path, bytes: &[u8]) -> io::Result<bool> {
+        let place = self.anchor.locate(path)?;
+        as_allowed(self.request.owner, || place.base.fill_empty(&place.relative, bytes, |facts| facts.links == 1))
     }
 
     /// Makes the folder and those above it that are missing.
@@ -309,6 +323,7 @@ impl<'r> Repair<'r> {
             lines,
             problems: self.problems,
             substitutes: self.substitutes.into_iter().collect(),
+            secrets: self.secrets,
             changes: self.changes,
             complete: self.complete,
         }

@@ -92,13 +92,14 @@ pub fn command(arguments: &[OsString]) -> ExitCode {
     };
     let environment: Vec<_> =
         std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))).collect();
-    let report = run_both(&request, |files| {
+    let mut report = run_both(&request, |files| {
         // A configuration with errors is the broker's matter; its names are not known then.
         let conf = Conf::load(files, Some(&request.config), &CommandLine::default(), &environment).ok()?;
         Some(Named::from_conf(&conf))
     });
     let mut out = std::io::stdout().lock();
-    for line in &report.lines {
+    let secrets = report.secrets.take();
+    for line in report.lines.iter().chain(&secrets) {
         if writeln!(out, "{line}").is_err() {
             return ExitCode::Failure;
         }

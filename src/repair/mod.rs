@@ -1,9 +1,10 @@
 //! Self-repair of the volumes: observe (io) → plan (pure) → apply (io).
 //!
 //! `observation` says what is wanted and what is there, `plan` judges, `apply` performs and adds up what failed, `ownership` walks the
-//! tree, `defaults` is the table of what is put back, `certificates` and `renewal` are for TLS listeners without files.
-//! Whatever is wrong with a volume, a repair ends with a [`Report`].
+//! tree, `defaults` is the table of what is put back, `certificates` and `renewal` are for TLS listeners without files, `admin` for password
+//! files without users. Whatever is wrong with a volume, a repair ends with a [`Report`].
 
+mod admin;
 mod apply;
 mod certificates;
 mod command;
@@ -48,6 +49,8 @@ pub struct Request {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Named {
     pub password_files: Vec<PathBuf>,
+    /// Those of them without which nobody may connect.
+    pub closed_password_files: Vec<PathBuf>,
     pub acl_files: Vec<PathBuf>,
     pub data_folder: Option<PathBuf>,
     pub log_files: Vec<PathBuf>,
@@ -59,8 +62,10 @@ pub struct Named {
 impl Named {
     /// The paths of a resolved configuration.
     pub fn from_conf(conf: &Conf) -> Self {
+        let closed = conf.security.iter().filter(|security| !security.allow_anonymous);
         Self {
             password_files: conf.security.iter().filter_map(|security| security.password_file.clone()).collect(),
+            closed_password_files: closed.filter_map(|security| security.password_file.clone()).collect(),
             acl_files: conf.security.iter().filter_map(|security| security.acl_file.clone()).collect(),
             data_folder: conf.persistence.location.clone().filter(|_| conf.persistence.enabled),
             log_files: conf
@@ -88,10 +93,33 @@ pub struct Report {
     pub problems: Vec<String>,
     /// Bytes that the broker is to use in place of files that are unusable and could not be restored.
     pub substitutes: Vec<(PathBuf, Vec<u8>)>,
+    /// Lines that are shown once, after the others, and kept nowhere.
+    pub secrets: Secrets,
     /// Things changed (or, in a dry run, that would be).
     pub changes: usize,
     /// `false`: the time budget ended the walk over owners early.
     pub complete: bool,
+}
+
+/// Lines with a password.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secrets(Vec<String>);
+
+impl Secrets {
+    fn add(&mut self, line: String) {
+        self.0.push(line);
+    }
+
+    /// They are gone from here then.
+    pub fn take(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{} secrets", self.0.len())
+    }
 }
 
 impl Report {
@@ -128,7 +156,11 @@ pub fn run_both(request: &Request, load: impl FnOnce(&Generation) -> Option<Name
     let (config, mut wanted): (Vec<_>, Vec<_>) =
         observation::wanted_always(request).into_iter().partition(|one| one.path == request.config);
     repair.restore(&config);
-    let named = load(&repair.files()).unwrap_or_else(|| request.named.clone());
+    let loaded = load(&repair.files());
+    if let Some(named) = &loaded {
+        repair.admit(named);
+    }
+    let named = loaded.unwrap_or_else(|| request.named.clone());
     observation::add_named(&mut wanted, request, &named);
     repair.restore(&wanted);
     repair.certify(&named.tls);

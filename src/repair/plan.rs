@@ -21,7 +21,7 @@ pub(super) enum Step {
     Say(String),
 }
 
-const PASSWORD_MODE: u32 = 0o600;
+pub(super) const PASSWORD_MODE: u32 = 0o600;
 
 /// What to do about one path. `config` is the built-in configuration.
 pub(super) fn plan(wanted: &Wanted, found: &Found, config: &[u8]) -> Vec<Step> {

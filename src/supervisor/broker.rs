@@ -149,10 +149,11 @@ impl Broker {
 
     fn mend(&mut self) {
         let Some(request) = self.repair_request() else { return };
-        let report = repair::run_both(&request, |files| {
+        let mut report = repair::run_both(&request, |files| {
             generation::read_conf(files, &self.arguments).ok().map(|conf| repair::Named::from_conf(&conf))
         });
-        for line in &report.lines {
+        let secrets = report.secrets.take();
+        for line in report.lines.iter().chain(&secrets) {
             voice::print(line);
         }
         self.eyes.substitutes.clone_from(&report.substitutes);

@@ -17,6 +17,7 @@ const LAYERS: &[&[&str]] = &[
 /// Arrows within a row: from, to, why.
 const BESIDE: &[(&str, &str, &str)] = &[
     ("supervisor", "repair", "PID 1 mends the volumes before each start"),
+    ("repair", "passwd", "the first user's line is written as mosquitto_passwd writes it"),
     ("supervisor", "transport", "the broker's command line is understood in one place"),
     ("check", "acme", "a certificate of DOMAIN that is not there yet is no error"),
     ("health", "client", "the round trip is a client's"),

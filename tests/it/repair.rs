@@ -10,6 +10,7 @@ use std::process::Command;
 
 use crate::support::process::{Folder, darner, run};
 
+mod admin;
 mod self_made;
 
 const OWNER: (u32, u32) = (1883, 1883);

@@ -11,8 +11,9 @@ use crate::acme::exchange::CHALLENGES_VARIABLE;
 use crate::os;
 use crate::os::spawn::{Child, SpawnError, Step};
 
-/// Environment that only the supervisor may give to the broker.
-const PRIVATE_ENVIRONMENT: &[&str] = &["LISTEN_", "NOTIFY_SOCKET=", "WATCHDOG_", "DARNER_CONTROL_FD=", "DARNER_ACME_CHALLENGES="];
+/// Environment that only the supervisor may give to the broker, or that is not its business.
+const PRIVATE_ENVIRONMENT: &[&str] =
+    &["LISTEN_", "NOTIFY_SOCKET=", "WATCHDOG_", "DARNER_CONTROL_FD=", "DARNER_ACME_CHALLENGES=", "DARNER_ADMIN_PASSWORD"];
 
 impl Broker {
     pub(super) fn try_spawn(&mut self) -> Result<i32, SpawnError> {

@@ -119,8 +119,11 @@ fn folder(path: &Path, owner: Option<Identity>, mode: u32) -> std::io::Result<()
 
 fn spawn(input: &File, output: &OwnedFd, sockets: &[BorrowedFd<'_>], identity: Option<Identity>) -> Result<i32, SpawnError> {
     let mut env = os::spawn::environment();
-    let private =
-        |entry: &CString| [&b"LISTEN_"[..], b"NOTIFY_SOCKET=", b"WATCHDOG_"].iter().any(|prefix| entry.as_bytes().starts_with(prefix));
+    let private = |entry: &CString| {
+        [&b"LISTEN_"[..], b"NOTIFY_SOCKET=", b"WATCHDOG_", b"DARNER_ADMIN_PASSWORD"]
+            .iter()
+            .any(|prefix| entry.as_bytes().starts_with(prefix))
+    };
     env.retain(|entry| !private(entry));
     let names = vec![HTTP_01_SOCKET; sockets.len()].join(":");
     env.extend(
