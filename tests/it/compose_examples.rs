@@ -90,6 +90,7 @@ macro_rules! with_both_engines {
     };
 }
 
+mod openshift;
 mod public_tls;
 
 with_both_engines!(

@@ -20,6 +20,7 @@ done
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
 if [ "$what" = test ]; then
     python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing="$missing python3-venv"
+    /usr/bin/python3 -c 'import yaml' >/dev/null 2>&1 || missing="$missing python3-yaml"
 fi
 [ -n "$missing" ] || exit 0
 
