@@ -185,16 +185,28 @@ impl Repair<'_> {
                 key.display()
             ));
         } else {
-            self.say(format!(
-                "listener {port} uses a SELF-MADE certificate that cannot be stored beside '{shown}' and changes at each start: \
-                 make that folder writable, or put your own files there. Its authority: {}",
-                set.authority.certificate.replace('\n', "\\n")
-            ));
-            // All of them, so that what is used fits together.
-            let Set { authority, server, .. } = set;
-            let used = [(&files.keyfile, server.key), (&cafile, authority.certificate), (&files.certfile, server.certificate)];
-            self.substitutes.extend(used.map(|(path, text)| (path.clone(), text.into_bytes())));
+            self.hold(files, set);
         }
+    }
+
+    /// Has the broker use what cannot be stored: all of it, so that it fits together, and the same as long as this process lives.
+    fn hold(&mut self, files: &TlsFiles, set: Set) {
+        let cafile = files.authority();
+        let paths = [&files.keyfile, &cafile, &files.certfile];
+        let held = paths.map(|path| self.request.in_use.iter().find(|(known, _)| known == path).map(|(_, bytes)| bytes.clone()));
+        let used = match held {
+            [Some(key), Some(authority), Some(certificate)] => [key, authority, certificate],
+            _ => [set.server.key, set.authority.certificate, set.server.certificate].map(String::into_bytes),
+        };
+        let [_, authority, _] = &used;
+        self.say(format!(
+            "listener {} uses a SELF-MADE certificate that cannot be stored beside '{}' and changes at each start: \
+             make that folder writable, or put your own files there. Its authority: {}",
+            files.port,
+            cafile.display(),
+            String::from_utf8_lossy(authority).replace('\n', "\\n")
+        ));
+        self.substitutes.extend(paths.into_iter().cloned().zip(used));
     }
 }
 

@@ -86,6 +86,7 @@ pub fn command(arguments: &[OsString]) -> ExitCode {
         config,
         owner: arguments.owner.or_else(usual_owner),
         named: Named::default(),
+        in_use: Vec::new(),
         dry_run: arguments.dry_run,
         full: arguments.full,
         time_budget: TIME_BUDGET,

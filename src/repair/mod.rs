@@ -37,6 +37,8 @@ pub struct Request {
     pub owner: Option<(u32, u32)>,
     /// What the configuration names, if it was read already.
     pub named: Named,
+    /// What the broker has used in place of files since an earlier repair.
+    pub in_use: Vec<(PathBuf, Vec<u8>)>,
     /// Only tell.
     pub dry_run: bool,
     /// Ignore the time budget.
@@ -186,6 +188,7 @@ mod tests {
             root,
             owner: Some((nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw())),
             named: Named::default(),
+            in_use: Vec::new(),
             dry_run: false,
             full: false,
             time_budget: Duration::from_mins(1),

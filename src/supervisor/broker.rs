@@ -141,6 +141,7 @@ impl Broker {
             root: root.clone(),
             owner: self.identity.map(|who| (who.uid, who.gid)),
             named: repair::Named::default(),
+            in_use: self.eyes.substitutes.clone(),
             dry_run: false,
             full: false,
             time_budget: REPAIR_BUDGET,

@@ -293,12 +293,20 @@ fn a_container_without_a_volume_has_it_all_in_itself() {
 #[test]
 fn a_read_only_container_without_a_volume_serves_the_user_of_its_environment() {
     let Some(image) = image() else { return };
-    let options = ["--user", UID, "--read-only", "-e", "DARNER_ADMIN_PASSWORD=secret", "-p", "127.0.0.1::1883"];
+    let options = ["--user", UID, "--read-only", "-e", "DARNER_ADMIN_PASSWORD=secret", "-p", "127.0.0.1::1883", "-p", "127.0.0.1::8883"];
     let container = Container::start(image, &options, &["mosquitto", "-c", "/myuser/mosquitto.conf"]);
     container.wait_for("the user", || publish(&container.port(), &["-u", "admin", "-P", "secret"]).0 == 0);
     assert_eq!(publish(&container.port(), &[]).0, NOT_AUTHORISED);
-    container.exec(&["darner", "reload"]).ok();
-    assert_eq!(publish(&container.port(), &["-u", "admin", "-P", "secret"]).0, 0, "{}", container.logs());
+    // Its authority is in the log; it is the same until the container ends.
+    let folder = Folder::new("authority");
+    let log = container.logs();
+    let authority = log.split_once("Its authority: ").map(|(_, rest)| rest.lines().next().unwrap_or_default()).expect("in the log");
+    let authority = folder.write("ca.crt", authority.replace("\\n", "\n"));
+    for again in ["reload", "restart"] {
+        container.exec(&["darner", again]).ok();
+        let admin = ["-u", "admin", "-P", "secret"];
+        assert_eq!(publish_over_tls(&container, &authority, &admin), (0, String::new()), "{again}: {}", container.logs());
+    }
     assert!(!container.logs().contains("FIRST USER"), "{}", container.logs());
 }
 
