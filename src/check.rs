@@ -46,6 +46,18 @@ impl ReadFiles for WithCertificates {
     }
 }
 
+/// The configuration file that commands take when none is named.
+pub fn usual_path() -> PathBuf {
+    USUAL_PATHS.into_iter().map(PathBuf::from).find(|path| path.exists()).unwrap_or_else(|| USUAL_PATHS[0].into())
+}
+
+/// A configuration as far as it can be understood, whatever is wrong with it.
+pub fn understood(path: &Path) -> Conf {
+    let environment: Vec<_> =
+        std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))).collect();
+    Conf::read(&Disk, Some(path), &CommandLine::default(), &environment).0
+}
+
 /// Every finding of a configuration and of the password and ACL files that it names, and how a broker would end on it.
 fn judge(path: Option<&Path>) -> (Vec<Diagnostic>, ExitCode) {
     let environment: Vec<_> =
@@ -94,8 +106,7 @@ pub fn command(arguments: &[OsString]) -> ExitCode {
             return if error.use_stderr() { ExitCode::Usage } else { ExitCode::Ok };
         }
     };
-    let usual = || USUAL_PATHS.into_iter().map(PathBuf::from).find(|path| path.exists());
-    let path = arguments.config_file.or(arguments.file).or_else(usual).unwrap_or_else(|| USUAL_PATHS[0].into());
+    let path = arguments.config_file.or(arguments.file).unwrap_or_else(usual_path);
     let (found, verdict) = judge(Some(&path));
     let mut text = String::new();
     for finding in &found {

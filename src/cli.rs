@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::acme;
 use crate::check;
 use crate::client;
+use crate::db;
 use crate::exit_code::ExitCode;
 use crate::health;
 use crate::os;
@@ -51,6 +52,7 @@ const COMMANDS: &[Command] = &[
     command("check", check::command, "judge a configuration without running it: check [-c FILE]"),
     command("explain", check::explain_command, "what an option of mosquitto.conf does here: explain [OPTION]"),
     command("repair", repair::command, "mend the volumes now"),
+    command("db", db::command, "what is kept: db dump [FILE], db import MOSQUITTO_DB [STORE], db export [STORE] MOSQUITTO_DB"),
     command("healthcheck", health::command, "one round trip through the broker: exit code 0 or 1"),
     command("iotstack_healthcheck.sh", health::command, ""),
     command("acme", acme::command, ""),

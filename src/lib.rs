@@ -15,6 +15,7 @@
 //! | [`check`] | a configuration and the files it names, judged without running them | the broker |
 //! | [`broker`] | the machine: sessions, routing, retained, wills, `$SYS`; one instance is one shard | clock, sockets, files, tokio, randomness |
 //! | [`engine`] | the second engine: the rumqttd router, guarded | sessions, sockets |
+//! | [`db`] | `darner db`: what is kept, listed, taken over from mosquitto and given back | the broker's rules, tokio |
 //! | [`store`] | the seam where records of durable state leave the machine | the broker's rules |
 //! | [`transport`] | the broker process: sockets, timers, reloads; performs the machine's effects | the protocol's rules. The only tokio beside the ACME worker |
 //! | [`client`] | `mosquitto_pub` and `mosquitto_sub` | tokio |
@@ -24,7 +25,7 @@
 //! | [`supervisor`] | PID 1: phases, table, run loop, sockets, reload | tokio, bytes from strangers |
 //! | [`os`] | the only `unsafe` and libc | everything else |
 //!
-//! Arrows (tests/it/house.rs checks them): cli → supervisor, transport, client, health, passwd, repair → check, acme, store, engine → broker → access
+//! Arrows (tests/it/house.rs checks them): cli → supervisor, transport, client, db, health, passwd, repair → check, acme, store, engine → broker → access
 //! → conf → mqtt; tls, websocket and proxy stand beside access; `os` serves every room except broker, access, tls, websocket, proxy, conf and mqtt; `notice`, `logging` and `exit_code` are plain.
 
 #[deny(clippy::disallowed_methods, clippy::disallowed_types)] // .clippy.toml: no clock, files or sockets in here
@@ -36,6 +37,7 @@ pub mod check;
 pub mod cli;
 pub mod client;
 pub mod conf;
+pub mod db;
 pub mod engine;
 pub mod exit_code;
 pub mod health;

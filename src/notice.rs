@@ -61,6 +61,16 @@ notices! {
         "Error: {path} cannot be opened ({reason}): the broker starts without what it holds; the file {aside}.";
     StoreDamaged { path: String, what: &'static str, at: u64, sessions: usize, retained: usize, aside: String } Error
         "Error: {path} {what} from byte {at} on. {sessions} sessions and {retained} retained messages were recovered; the file {aside}.";
+    Imported { path: String, retained: usize, sessions: usize, subscriptions: usize, queued: usize, expired: usize } Notice
+        "Imported from mosquitto's database {path}, which is left as it was: {retained} retained messages, {sessions} sessions, {subscriptions} subscriptions, {queued} queued messages. What had expired ({expired}) was left out.";
+    ImportedInPart { path: String, what: String } Error "Error: Not all of {path} could be imported: {what}.";
+    NotImported { path: String, reason: String, store: String } Error
+        "Error: Nothing was imported from mosquitto's database {path} ({reason}). It is left as it was, and the state begins empty; to try again, remove {store} and restart.";
+    /// A single file that is mounted cannot have another beside it that lasts.
+    StoreBesideMount { path: String, store: String } Warning
+        "Warning: {path} is a mount by itself, and mosquitto's. What is kept from now on is in {store}, which is lost with the container, and the next one imports the same again. Mount the folder instead, or the store in its place: see docs/durability.md.";
+    DatabaseIsYounger { path: String, store: String } Warning
+        "Warning: mosquitto has written to {path} after it was imported. That is not in {store}, which is used; to import again, remove it and restart.";
     RouterGone {} Error "Error: The router of rumqttd is gone; the broker ends, so that it can be started afresh.";
     InternalError {} Error "Error: Internal error; the broker ends, so that it can be started afresh.";
     ClientConnected { peer: String, client_id: String, version: u8, clean: u8, keep_alive_secs: u16, username: String } Notice

@@ -4,7 +4,7 @@ mod decode;
 mod encode;
 pub(in crate::mqtt) mod fields;
 
-use super::{Packet, PacketId, Property, ProtocolVersion, Qos, ReasonCode};
+use super::{Packet, PacketId, PacketSet, Properties, Property, ProtocolVersion, Qos, ReasonCode, property};
 use fields::{Reader, malformed, protocol_error};
 
 pub use encode::{encode, encode_publish, publish_len};
@@ -122,6 +122,23 @@ pub fn decode_from_client(buffer: &[u8], version: ProtocolVersion, packet_size_m
         return Err(protocol_error("a packet that only a server sends"));
     }
     decode(buffer, version, packet_size_max)
+}
+
+/// The properties of a PUBLISH by themselves, behind their length; nothing may follow them.
+pub fn decode_publish_properties(bytes: &[u8]) -> Result<Properties, DecodeError> {
+    let mut reader = Reader::new(bytes);
+    let properties = property::decode(&mut reader, PacketSet::PUBLISH)?;
+    if reader.is_empty() { Ok(properties) } else { Err(malformed("bytes behind the properties")) }
+}
+
+/// Appends properties behind their length.
+pub fn encode_properties(properties: &[Property], out: &mut Vec<u8>) {
+    property::encode(properties, out);
+}
+
+/// A string by itself, without its length, as the protocol permits it.
+pub fn text(bytes: &[u8]) -> Result<&str, DecodeError> {
+    Reader::of_string(bytes)
 }
 
 /// Bytes of the whole fixed header and the Remaining Length; `None` while bytes are missing. `[MQTT-1.5.5-1]` is not asked of it

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use memchr::memmem;
 
 use super::State;
+use super::mosquitto::MAGIC;
 use crate::broker::Record;
 use crate::broker::message::{Delivery, Identity, Message};
 use crate::mqtt::{PacketId, Qos};
@@ -24,13 +25,10 @@ const FRAME_BYTES_MAX: u32 = 1 << 30;
 /// than the longest.
 pub(super) const FRAME_BYTES_FULL: usize = 256 << 20;
 
-/// How mosquitto's database begins.
-const MOSQUITTO: &[u8] = b"\x00\xb5\x00mosquitto db";
-
 pub(super) fn is_mosquittos(path: &Path) -> bool {
     let mut head = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MOSQUITTO.len() as u64).read_to_end(&mut head));
-    read.is_ok() && head == MOSQUITTO
+    let read = File::open(path).and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut head));
+    read.is_ok() && head == MAGIC
 }
 
 pub(super) fn header() -> [u8; HEADER_BYTES as usize] {
@@ -38,6 +36,25 @@ pub(super) fn header() -> [u8; HEADER_BYTES as usize] {
     header[..8].copy_from_slice(FILE);
     header[8..12].copy_from_slice(&VERSION.to_le_bytes());
     header
+}
+
+/// In the header's last bytes: the file is being written for the first time, and what it holds is void until that is done.
+const UNFINISHED: u32 = 1;
+
+/// The header of such a file.
+pub(super) fn unfinished_header() -> [u8; HEADER_BYTES as usize] {
+    let mut header = header();
+    header[12..].copy_from_slice(&UNFINISHED.to_le_bytes());
+    header
+}
+
+pub(super) fn is_unfinished(head: &[u8; HEADER_BYTES as usize]) -> bool {
+    begins(head) && number(head, 12) == UNFINISHED
+}
+
+/// Whether these first bytes are a store's.
+pub(super) fn begins(head: &[u8]) -> bool {
+    head.starts_with(FILE)
 }
 
 /// Frames of their own: what stands between them, once it is whole, is everything, and what stood before is void. A file that cannot be
@@ -239,6 +256,8 @@ pub(super) enum Found {
     Damaged { at: u64 },
     /// A later version of darner wrote it.
     Newer,
+    /// It was never written to its end.
+    Unfinished,
 }
 
 /// Reads all into `state`.
@@ -251,6 +270,9 @@ pub(super) fn read(file: &mut File, zero: i64, state: &mut State) -> io::Result<
     }
     if number(&head, 8) != VERSION {
         return Ok(Found::Newer);
+    }
+    if is_unfinished(&head) {
+        return Ok(Found::Unfinished);
     }
     let mut sum = Sum::new(state, zero);
     let (mut at, mut anew_from) = (HEADER_BYTES, HEADER_BYTES);

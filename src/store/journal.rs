@@ -127,13 +127,21 @@ impl Journal {
     pub fn open(options: Options, say: Box<dyn Fn(&Notice) + Send>, wake: Box<dyn Fn() + Send>) -> (Self, State) {
         let mut state = State::default();
         let path = options.path.clone();
-        let whole = read(&path, &options, &mut state, &*say);
+        let begins = read(&path, &options, &mut state, &*say);
+        match &options.import {
+            Some(source) if begins == Begins::Anew => source.take_over(&mut state, &path, &*say),
+            Some(source) => source.compare(&path, &*say),
+            None => {}
+        }
+        let whole = if let Begins::From { len } = begins { Some(len) } else { None };
         let level = options.level;
         let mut writer = Writer::new(options, path, state.clone(), say);
         let shared = Arc::new(Shared::default());
         if level != Level::Snapshot || whole.is_none() && !state_is_empty(&state) {
             let begun = writer.begin(whole);
             note(&shared, &writer, begun.as_ref().err());
+        } else {
+            writer.hold();
         }
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("store".into()).spawn(move || work(&theirs, &mut writer, &*wake)).ok();
@@ -211,22 +219,34 @@ fn work(shared: &Shared, writer: &mut Writer, wake: &dyn Fn()) {
     }
 }
 
-/// Reads the file into `state`; gives its length if it can go on being used as it is.
-fn read(path: &Path, options: &Options, state: &mut State, say: &dyn Fn(&Notice)) -> Option<u64> {
+/// What a store begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begins {
+    /// Nothing was there.
+    Anew,
+    /// A file of this length, which can go on being used as it is.
+    From { len: u64 },
+    /// What could be read of a file that cannot.
+    Again,
+}
+
+/// Reads the file into `state`.
+fn read(path: &Path, options: &Options, state: &mut State, say: &dyn Fn(&Notice)) -> Begins {
     let mut file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Begins::Anew,
         Err(error) => {
             let (reason, aside) = (error.to_string(), told(set_aside(path)));
             say(&Notice::StoreUnreadable { path: path.display().to_string(), reason, aside });
-            return None;
+            return Begins::Again;
         }
     };
     if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
-        return None;
+        return Begins::Anew;
     }
     let (what, at) = match frames::read(&mut file, options.zero, state) {
-        Ok(Found::Whole { len }) => return Some(len),
+        Ok(Found::Whole { len }) => return Begins::From { len },
+        Ok(Found::Unfinished) => return Begins::Anew,
         Ok(Found::Newer) => ("was written by a later version of darner", 0),
         Ok(Found::Damaged { at }) => ("is damaged", at),
         Err(_) => ("cannot be read to its end", 0),
@@ -240,7 +260,7 @@ fn read(path: &Path, options: &Options, state: &mut State, say: &dyn Fn(&Notice)
         retained: state.retained.len(),
         aside,
     });
-    None
+    Begins::Again
 }
 
 fn told(aside: std::io::Result<PathBuf>) -> String {

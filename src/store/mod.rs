@@ -21,8 +21,11 @@
 
 mod frames;
 mod journal;
+pub mod mosquitto;
+pub mod offline;
 mod rewrite;
 mod squeeze;
+mod takeover;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -32,6 +35,7 @@ pub use crate::broker::State;
 pub use crate::conf::Durability as Level;
 use crate::conf::Persistence;
 pub use journal::Journal;
+pub use takeover::{Source, database, read_database};
 
 /// Where and how a store keeps things.
 #[derive(Debug, Clone)]
@@ -42,12 +46,19 @@ pub struct Options {
     pub autosave_on_changes: bool,
     /// The time of day at the machine's `Time(0)`, in milliseconds since 1970.
     pub zero: i64,
+    /// What a store begins with that is not there yet.
+    pub import: Option<Source>,
+}
+
+/// `persistence_file`, whosever it is.
+pub fn configured(conf: &Persistence) -> PathBuf {
+    conf.location.as_deref().unwrap_or(Path::new(".")).join(&conf.file)
 }
 
 /// The store's file: `persistence_file`, unless that is mosquitto's own database, which is left as it is; the store then stands beside
 /// it.
 pub fn path(conf: &Persistence) -> PathBuf {
-    let file = conf.location.as_deref().unwrap_or(Path::new(".")).join(&conf.file);
+    let file = configured(conf);
     let mut name = file.clone().into_os_string();
     name.push(".darner");
     let beside = PathBuf::from(name);

@@ -81,10 +81,9 @@ pub(super) fn write_beside(path: &Path, state: &State, zero: i64) -> io::Result<
 pub(super) fn write_in_place(path: &Path, state: &State, zero: i64) -> io::Result<()> {
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
     let old = file.metadata()?.len();
-    if old <= HEADER_BYTES {
-        file.write_all(&frames::header())?;
-        write_all(state, zero, &mut file)?;
-        return file.sync_all();
+    let mut head = [0; HEADER_BYTES as usize];
+    if old <= HEADER_BYTES || file.read_exact_at(&mut head, 0).is_ok_and(|()| frames::is_unfinished(&head)) {
+        return write_first(&mut file, state, zero);
     }
     file.seek(SeekFrom::End(0))?;
     let behind = |file: &mut File| {
@@ -112,6 +111,17 @@ pub(super) fn write_in_place(path: &Path, state: &State, zero: i64) -> io::Resul
         file.set_len(HEADER_BYTES + new)?;
     }
     Ok(())
+}
+
+/// Where nothing was: it counts as nothing until it is whole.
+fn write_first(file: &mut File, state: &State, zero: i64) -> io::Result<()> {
+    file.set_len(0)?;
+    file.write_all_at(&frames::unfinished_header(), 0)?;
+    file.seek(SeekFrom::Start(HEADER_BYTES))?;
+    write_all(state, zero, file)?;
+    file.sync_all()?;
+    file.write_all_at(&frames::header(), 0)?;
+    file.sync_all()
 }
 
 impl Rewrite {

@@ -185,6 +185,7 @@ impl Writer {
     /// Goes on with a file that was written anew.
     fn adopt(&mut self, file: File, len: u64) {
         (self.len, self.base) = (len, len);
+        lock(&file);
         self.file = Some(file);
     }
 
@@ -313,9 +314,20 @@ impl Writer {
         file.set_len(len)?;
         // Restarts must not let a file of old values grow and grow.
         (self.len, self.base) = (len, len.min(self.state.weight()));
+        lock(&file);
         self.file = Some(file);
         Ok(())
     }
+
+    /// Lets others see that the file has a broker, which will write to it by and by.
+    pub(super) fn hold(&mut self) {
+        self.file = File::open(&self.path).ok().inspect(lock);
+    }
+}
+
+/// For `darner db`, which leaves a broker's file alone. Where a file system has no locks, nothing else depends on them.
+fn lock(file: &File) {
+    let _ = file.try_lock_shared();
 }
 
 /// No file can be made where ours is, which may be writable all the same.

@@ -81,12 +81,14 @@ fn open_store(parts: &Parts, seed: u64, progress: &Arc<tokio::sync::Notify>, out
         return (Broker::new(ShardId(0), 1, parts.settings.clone(), seed), None);
     }
     let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let zero = since_1970.as_millis() as i64;
     let options = store::Options {
         path: store::path(conf),
         level: conf.durability,
         autosave_interval_secs: conf.autosave_interval_secs,
         autosave_on_changes: conf.autosave_on_changes,
-        zero: since_1970.as_millis() as i64,
+        zero,
+        import: store::Source::of(&parts.settings.conf, zero),
     };
     let (logger, progress) = (Arc::clone(&parts.logger), Arc::clone(progress));
     let notify = parts.notify.try_clone();

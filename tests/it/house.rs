@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// Rooms from the door inwards. A room may name the rooms of later rows, and those of its own row that [`BESIDE`] lists.
 const LAYERS: &[&[&str]] = &[
     &["cli"],
-    &["supervisor", "transport", "client", "health", "passwd", "repair"],
+    &["supervisor", "transport", "client", "db", "health", "passwd", "repair"],
     &["check", "acme"],
     &["store", "engine"],
     &["broker"],

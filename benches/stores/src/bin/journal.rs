@@ -22,6 +22,7 @@ impl Engine for Ours {
             autosave_interval_secs: 1800,
             autosave_on_changes: false,
             zero: 0,
+            import: None,
         };
         let bell: Arc<(Mutex<()>, Condvar)> = Arc::default();
         let theirs = Arc::clone(&bell);
