@@ -58,7 +58,7 @@ notices! {
     StoreFailing { path: String, reason: String } Error "Error: Nothing can be kept in {path} ({reason}): the broker serves from memory and refuses what it would have to keep, until this is mended.";
     StoreRecovered { path: String } Notice "{path} can be written to again: everything is kept.";
     StoreUnreadable { path: String, reason: String, aside: String } Error
-        "Error: {path} cannot be opened ({reason}): the broker starts without what it holds; the file {aside}.";
+        "Error: {path} cannot be opened ({reason}): the broker starts without what it holds; the file {aside}. (If it is mosquitto's, darner db import takes it over once it can be read.)";
     StoreDamaged { path: String, what: &'static str, at: u64, sessions: usize, retained: usize, aside: String } Error
         "Error: {path} {what} from byte {at} on. {sessions} sessions and {retained} retained messages were recovered; the file {aside}.";
     Imported { path: String, retained: usize, sessions: usize, subscriptions: usize, queued: usize, expired: usize } Notice

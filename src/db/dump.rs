@@ -153,11 +153,7 @@ fn put_message(object: &mut Map<String, Value>, message: &Message, qos: Qos, zer
         object.insert("publisher".into(), json!({ "client_id": publisher.client_id, "username": publisher.username }));
     }
     if !message.properties.is_empty() {
-        let named = |property: &Property| match property {
-            Property::UserProperty(name, value) => json!([property.name(), name, value]),
-            other => json!([other.name(), format!("{other:?}")]),
-        };
-        object.insert("properties".into(), message.properties.iter().map(named).collect());
+        object.insert("properties".into(), serde_json::to_value(&message.properties).unwrap_or_default());
     }
 }
 

@@ -21,6 +21,7 @@ mod fuzz;
 mod health;
 mod house;
 mod image;
+mod import;
 mod init;
 mod limits;
 mod listeners;

@@ -284,7 +284,7 @@ impl<'a> Chunks<'a> {
             3 => struct_held(fields),
             4 => fields.id(8).map(|message| Chunk::Retained { message }),
             5 => struct_subscription(fields),
-            6 => self.struct_client(fields, self.may_begin(end)),
+            6 => self.struct_client(fields),
             _ => Err("a part is of a kind that is not known"),
         }?;
         fields.end()?;
@@ -344,8 +344,7 @@ impl<'a> Chunks<'a> {
         if id_bytes == 8 { Ok(Chunk::File { id_bytes }) } else { Err("the numbers of messages are not of 8 bytes") }
     }
 
-    /// `ends_well`: what follows the chunk is another or the end.
-    fn struct_client(&self, fields: &mut Fields<'a>, ends_well: bool) -> Parsed<Chunk<'a>> {
+    fn struct_client(&self, fields: &mut Fields<'a>) -> Parsed<Chunk<'a>> {
         let (expires, expiry_secs, last_packet_id, id_len) = (fields.time()?, fields.u32()?, fields.u16()?, fields.u16()?);
         let (mut port, mut username_len) = (0, 0);
         if self.version >= 6 {
@@ -359,13 +358,8 @@ impl<'a> Chunks<'a> {
             fields.take(gap)?;
         }
         let id = fields.text(id_len)?;
-        let mut username = "";
-        if fields.0.len() == usize::from(username_len) {
-            username = fields.text(username_len)?;
-        } else if ends_well {
-            // mosquitto 2.0's slip: it is another client's name.
-            fields.take(fields.0.len())?;
-        }
+        // With mosquitto 2.0's slip it is none of its own, and mostly no text.
+        let username = fields.take(username_len.into()).ok().and_then(|name| codec::text(name).ok()).unwrap_or_default();
         Ok(Chunk::Client(Client { id, username, port, last_packet_id, expiry_secs, expires, left: 0 }))
     }
 }

@@ -42,24 +42,31 @@ fn cut(text: &str) -> &[u8] {
     text.as_bytes().get(..len16(text).into()).unwrap_or_default()
 }
 
+/// Sessions and retained messages that have ended are left out.
 pub fn export(state: &State, terms: &Terms, out: impl Write) -> io::Result<Exported> {
     let mut writing = Writing { out, terms, numbers: HashMap::new(), exported: Exported::default() };
-    let messages = state.retained.iter().chain(state.sessions.values().flat_map(messages));
+    let sessions = || state.sessions.values().filter(|session| !is_over(session));
+    let retained = || state.retained.iter().filter(|message| !message.is_expired(Time(0)));
+    let messages = retained().chain(sessions().flat_map(messages));
     let messages: Vec<&Arc<Message>> = messages.filter(|message| writing.number(message)).collect();
     writing.file()?;
     for message in messages {
         writing.message(message)?;
     }
-    for session in state.sessions.values() {
+    for session in sessions() {
         writing.session(session)?;
     }
-    for message in state.retained.iter() {
+    for message in retained() {
         let number = writing.number_of(message);
         writing.chunk(4, &[&number.to_le_bytes()])?;
         writing.exported.retained += 1;
     }
     writing.out.flush()?;
     Ok(writing.exported)
+}
+
+fn is_over(session: &StoredSession) -> bool {
+    matches!(session.presence, Presence::Left { expires_at: Some(Time(0)) })
 }
 
 fn messages(session: &StoredSession) -> impl Iterator<Item = &Arc<Message>> {

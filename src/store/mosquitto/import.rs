@@ -266,8 +266,9 @@ impl<'a> Reading<'a> {
             self.subscription(&client, subscription);
         }
         let mut flying = HashSet::new();
-        for (number, held) in (1..).zip(held) {
-            self.held(&client, &held, number, &mut flying);
+        let mut number = 1;
+        for held in held {
+            number += u64::from(self.held(&client, &held, number, &mut flying));
         }
         // What waits changed the last Packet Identifier.
         self.state.apply(Record::Session(Box::new(record)));
@@ -285,10 +286,11 @@ impl<'a> Reading<'a> {
         self.report.subscriptions += 1;
     }
 
-    fn held(&mut self, client: &Arc<Identity>, held: &chunks::Held<'_>, number: u64, flying: &mut HashSet<PacketId>) {
+    /// True when a delivery has taken `number`.
+    fn held(&mut self, client: &Arc<Identity>, held: &chunks::Held<'_>, number: u64, flying: &mut HashSet<PacketId>) -> bool {
         let Some(message) = self.messages.get(&held.message).map(Arc::clone) else {
             self.report.senseless += 1;
-            return;
+            return false;
         };
         let packet_id = PacketId::new(held.packet_id);
         if !held.is_outgoing {
@@ -299,13 +301,13 @@ impl<'a> Reading<'a> {
                 }
                 _ => self.report.senseless += 1,
             }
-            return;
+            return false;
         }
         let packet_id = packet_id.filter(|_| held.qos != Qos::AtMostOnce);
         let flight = packet_id.filter(|packet_id| held.waits != waiting::IN_QUEUE && !flying.contains(packet_id));
         if flight.is_none() && message.is_expired(Time(0)) {
             self.report.expired += 1;
-            return;
+            return false;
         }
         flying.extend(flight);
         let (qos, retain, subscription_identifier) = (held.qos, held.retain, held.subscription_identifier);
@@ -315,5 +317,6 @@ impl<'a> Reading<'a> {
             self.state.apply(Record::Released { client: Arc::clone(client), number });
         }
         self.report.queued += 1;
+        true
     }
 }

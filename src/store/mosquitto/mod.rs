@@ -23,8 +23,8 @@
 //! are aligned to 4 bytes (i386) the first chunk has 12 bytes and not 16, and a client in version 6 has 20 and not 24. ARM aligns them to 8.
 //! In versions 5 and 6 times have 8 bytes everywhere.
 //!
-//! mosquitto 2.0 writes the length of an earlier client's user name, with its bytes swapped, for clients that have none: the chunk is then
-//! longer than what is said to be in it.
+//! mosquitto 2.0 gives a client without a user name that of the client before it, with its length in swapped bytes: a name of 3 bytes becomes
+//! 768 bytes of whatever stood behind it in memory.
 
 mod chunks;
 mod export;

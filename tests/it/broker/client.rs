@@ -59,6 +59,37 @@ impl Client {
         (client, connack.properties.into_iter().find_map(assigned).expect("an Assigned Client Identifier"))
     }
 
+    /// A client of a session that outlives the connection, for `expiry_secs` in version 5; whether it was there already.
+    pub fn resume(port: u16, client_id: &str, version: ProtocolVersion, expiry_secs: u32) -> (Self, bool) {
+        let mut client = Self { version, ..Self::silent(port) };
+        let v5 = version == ProtocolVersion::V5;
+        let properties = if v5 { vec![Property::SessionExpiryInterval(expiry_secs)] } else { Vec::new() };
+        client.send(&Packet::Connect(Box::new(Connect {
+            version,
+            bridge: false,
+            clean_start: false,
+            keep_alive: 60,
+            properties,
+            client_id: client_id.to_owned(),
+            will: None,
+            username: None,
+            password: None,
+        })));
+        match client.receive() {
+            Packet::Connack(connack) => (client, connack.session_present),
+            other => panic!("not a CONNACK: {other:?}"),
+        }
+    }
+
+    /// The next packet; what it borrows is kept for good.
+    pub fn receive(&mut self) -> Packet<'static> {
+        let bytes: &'static [u8] = self.receive_bytes().expect("a packet").leak();
+        match decode(bytes, self.version, u32::MAX) {
+            Ok(Decoded::Packet { packet, .. }) => packet,
+            other => panic!("no packet: {other:?}"),
+        }
+    }
+
     /// CONNECT, and the return code of its CONNACK.
     fn introduce(&mut self, client_id: &str, login: Option<(&str, &str)>, clean_start: bool) -> Option<u8> {
         self.say_connect(client_id, login, clean_start);

@@ -41,6 +41,12 @@ impl Peer {
 }
 
 impl Peer {
+    /// SIGTERM, then waits for its end; the folder stays.
+    pub fn stop(&mut self) {
+        self.signal(nix::sys::signal::Signal::SIGTERM);
+        self.child.wait().expect("Debian's mosquitto ends");
+    }
+
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.child.id() as i32), signal).expect("the broker is there");
     }

@@ -1,0 +1,114 @@
+//! `darner db` for people.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use super::format::{MACHINES, Message};
+use super::reading::database;
+use crate::support::process::{Broker, Folder, darner, run};
+
+fn db(arguments: &[&str], paths: &[&Path]) -> (i32, String, String) {
+    run(Command::new(darner()).arg("db").args(arguments).args(paths))
+}
+
+/// A folder with a database of mosquitto's.
+fn place() -> Folder {
+    let place = Folder::new("db");
+    let mut db = database(6, MACHINES[0]);
+    db.message(&Message { id: 50, topic: "state/ugly", payload: b"\x1b[31mred\n", retain: true, ..Message::default() });
+    db.retained(50);
+    place.write("mosquitto.db", &db.bytes);
+    place
+}
+
+fn conf(place: &Folder) -> String {
+    let location = place.path().display();
+    format!("listener {{port}} 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\npersistence_location {location}\n")
+}
+
+#[test]
+fn a_list_says_the_same_of_a_database_and_of_the_store_made_of_it() {
+    let place = place();
+    let (database, store) = (place.path().join("mosquitto.db"), place.path().join("store"));
+    let (code, list, _) = db(&["dump"], &[&database]);
+    assert_eq!(code, 0);
+    assert!(list.contains("mosquitto's database, format version 6\n2 retained messages\n"), "{list}");
+    assert!(list.contains("  state/a: 2 bytes \"on\", QoS 1, from switch\n"), "{list}");
+    assert!(list.contains("    subscribes q/#: QoS 2, no local, retain as published, retained if new, identifier 7\n"), "{list}");
+    assert!(list.contains("    from it, waits for PUBREL (packet 40) q/b: 3 bytes \"two\", QoS 2, from p (user alice)\n"), "{list}");
+    assert!(list.contains(r#""\u{1b}[31mred\n""#) && !list.contains('\u{1b}'), "{list}");
+    let (code, said, _) = db(&["import"], &[&database, &store]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("2 retained messages, 1 sessions, 1 subscriptions"), "its other session had expired: {said}");
+    let (code, of_store, _) = db(&["dump"], &[&store]);
+    let rest = |list: &str| list.split_once('\n').map(|(_, rest)| rest.to_owned());
+    assert_eq!((code, rest(&of_store)), (0, rest(&list)));
+    let (code, lines, _) = db(&["dump", "--json"], &[&store]);
+    let objects: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let count = |kind: &str| objects.iter().filter(|object| object["kind"] == kind).count();
+    assert_eq!((code, count("retained"), count("session"), count("subscription")), (0, 2, 1, 1));
+}
+
+#[test]
+fn nothing_is_overwritten_that_nobody_said_to() {
+    let place = place();
+    let (database, store) = (place.path().join("mosquitto.db"), place.path().join("store"));
+    let before = std::fs::read(&database).expect("the database");
+    assert_eq!(db(&["import"], &[&database, &store]).0, 0);
+    let mode = |path: &Path| std::fs::metadata(path).expect("a file").permissions().mode() & 0o777;
+    assert_eq!(mode(&store), 0o600);
+    let (code, _, complaint) = db(&["import"], &[&database, &store]);
+    assert!(code == 1 && complaint.contains("is there already"), "{complaint}");
+    assert_eq!(db(&["import", "--force"], &[&database, &store]).0, 0);
+    let (code, _, complaint) = db(&["import", "--force"], &[&database, &database]);
+    assert!(code == 1 && complaint.contains("which is left as it is"), "{complaint}");
+
+    let out = place.path().join("out.db");
+    assert_eq!(db(&["export"], &[&store, &out]).0, 0);
+    assert_eq!(mode(&out), 0o600);
+    let (code, _, complaint) = db(&["export"], &[&store, &out]);
+    assert!(code == 1 && complaint.contains("is there already"), "{complaint}");
+    assert_eq!(db(&["export", "--force"], &[&store, &out]).0, 0);
+    let (code, _, complaint) = db(&["export", "--force"], &[&store, &store]);
+    assert!(code == 1 && complaint.contains("the store itself"), "{complaint}");
+    let (code, _, complaint) = db(&["import"], &[&store, &place.path().join("other")]);
+    assert!(code == 1 && complaint.contains("not a database of mosquitto's"), "{complaint}");
+    let (code, _, complaint) = db(&["dump"], &[&place.path().join("missing")]);
+    assert!(code == 1 && complaint.contains("No such file"), "{complaint}");
+    assert_eq!(db(&["dump"], &[&place.write("text", "what is this")]).0, 1);
+    assert_eq!(db(&["import"], &[]).0, 64);
+    assert_eq!(std::fs::read(&database).expect("the database"), before);
+    let names: Vec<_> = std::fs::read_dir(place.path()).expect("a folder").flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(names.len(), 4, "nothing is left lying about: {names:?}");
+}
+
+#[test]
+fn the_store_of_a_running_broker_is_shown_and_left_alone() {
+    let place = place();
+    let broker = Broker::start(&conf(&place));
+    let conf = broker.folder.path().join("mosquitto.conf");
+    let (code, list, complaint) = db(&["dump", "-c"], &[&conf]);
+    assert_eq!((code, complaint.as_str()), (0, ""));
+    assert!(list.contains("mosquitto.db.darner: a store of darner's\n2 retained messages\n"), "{list}");
+    let database = place.path().join("mosquitto.db");
+    let (code, _, complaint) = db(&["import", "--force", "-c"], &[&conf, &database]);
+    assert!(code == 1 && complaint.contains("a broker is running on"), "{complaint}");
+    let (code, said, _) = db(&["export", "-c"], &[&conf, &place.path().join("out.db")]);
+    assert!(code == 0 && said.contains("what it takes in from now on is not in the export"), "{said}");
+    assert_eq!(broker.stop(), 0);
+    assert_eq!(db(&["import", "--force", "-c"], &[&conf, &database]).0, 0);
+}
+
+#[test]
+fn what_cannot_be_read_is_said_and_fails() {
+    let place = place();
+    let database = place.path().join("mosquitto.db");
+    let bytes = std::fs::read(&database).expect("the database");
+    std::fs::write(&database, &bytes[..bytes.len() - 20]).expect("ours");
+    let (code, list, complaint) = db(&["dump"], &[&database]);
+    assert!(code == 1 && list.contains("state/a"), "{list}");
+    assert!(complaint.contains("not all of") && complaint.contains("cut off"), "{complaint}");
+    let (code, said, complaint) = db(&["import"], &[&database, &place.path().join("store")]);
+    assert!(code == 1 && said.contains("Imported") && complaint.contains("cut off"), "{said}{complaint}");
+}
