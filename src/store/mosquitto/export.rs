@@ -178,8 +178,9 @@ impl<W: Write> Writing<'_, W> {
         };
         let packet_id = flight.map(|(packet_id, _)| packet_id).or(delivery.packet_id).map_or(0, |packet_id| packet_id.get());
         let names = (self.number_of(&delivery.message), packet_id, delivery.subscription_identifier);
-        // The last: from the broker to the client.
-        self.held(client, names, [delivery.qos as u8, waits, u8::from(delivery.retain) << 4, 1])
+        // RETAIN and DUP; the last: from the broker to the client.
+        let flags = u8::from(delivery.retain) << 4 | u8::from(flight.is_some());
+        self.held(client, names, [delivery.qos as u8, waits, flags, 1])
     }
 
     fn held(&mut self, client: &str, (message, packet_id, identifier): (u64, u16, u32), bytes: [u8; 4]) -> io::Result<()> {

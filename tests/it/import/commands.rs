@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::format::{MACHINES, Message};
-use super::reading::database;
+use super::reading::database_at;
 use crate::support::process::{Broker, Folder, darner, run};
 
 fn db(arguments: &[&str], paths: &[&Path]) -> (i32, String, String) {
@@ -15,7 +15,8 @@ fn db(arguments: &[&str], paths: &[&Path]) -> (i32, String, String) {
 /// A folder with a database of mosquitto's.
 fn place() -> Folder {
     let place = Folder::new("db");
-    let mut db = database(6, MACHINES[0]);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
+    let mut db = database_at(6, MACHINES[0], now as i64);
     db.message(&Message { id: 50, topic: "state/ugly", payload: b"\x1b[31mred\n", retain: true, ..Message::default() });
     db.retained(50);
     place.write("mosquitto.db", &db.bytes);
@@ -40,14 +41,15 @@ fn a_list_says_the_same_of_a_database_and_of_the_store_made_of_it() {
     assert!(list.contains(r#""\u{1b}[31mred\n""#) && !list.contains('\u{1b}'), "{list}");
     let (code, said, _) = db(&["import"], &[&database, &store]);
     assert_eq!(code, 0, "{said}");
-    assert!(said.contains("2 retained messages, 1 sessions, 1 subscriptions"), "its other session had expired: {said}");
+    assert!(said.contains("2 retained messages, 2 sessions, 2 subscriptions, 6 queued messages"), "{said}");
     let (code, of_store, _) = db(&["dump"], &[&store]);
     let rest = |list: &str| list.split_once('\n').map(|(_, rest)| rest.to_owned());
     assert_eq!((code, rest(&of_store)), (0, rest(&list)));
     let (code, lines, _) = db(&["dump", "--json"], &[&store]);
     let objects: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let count = |kind: &str| objects.iter().filter(|object| object["kind"] == kind).count();
-    assert_eq!((code, count("retained"), count("session"), count("subscription")), (0, 2, 1, 1));
+    assert_eq!((code, count("retained"), count("session"), count("subscription")), (0, 2, 2, 2));
+    assert_eq!((count("queued"), count("received")), (5, 1));
 }
 
 #[test]
@@ -87,6 +89,7 @@ fn nothing_is_overwritten_that_nobody_said_to() {
 fn the_store_of_a_running_broker_is_shown_and_left_alone() {
     let place = place();
     let broker = Broker::start(&conf(&place));
+    broker.wait_for_log(" running");
     let conf = broker.folder.path().join("mosquitto.conf");
     let (code, list, complaint) = db(&["dump", "-c"], &[&conf]);
     assert_eq!((code, complaint.as_str()), (0, ""));

@@ -16,9 +16,16 @@ use crate::support::process::{Broker, Folder, darner, run};
 
 use ProtocolVersion::{V5, V311};
 
+/// For mosquitto; its peer runs as root.
 fn conf(place: &Folder) -> String {
     let location = place.path().display();
-    format!("listener {{port}} 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\npersistence_location {location}/\n")
+    format!("listener {{port}} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {location}/\n")
+}
+
+fn start(place: &Folder) -> Broker {
+    let broker = Broker::start(&format!("user root\n{}", conf(place)));
+    broker.wait_for_log(" running");
+    broker
 }
 
 fn ack(id: u16) -> Ack {
@@ -196,7 +203,7 @@ fn what_mosquitto_kept_is_there_after_the_swap_and_its_file_as_it_was() {
     let database = place.path().join("mosquitto.db");
     let before = facts(&database);
 
-    let broker = Broker::start(&conf(&place));
+    let broker = start(&place);
     let said = broker.log();
     let line = said.lines().find(|line| line.contains("Imported from mosquitto's database")).expect("it is said").to_owned();
     // mosquitto 2.0 keeps no subscriptions of groups: it forgets them at every restart.
@@ -208,7 +215,7 @@ fn what_mosquitto_kept_is_there_after_the_swap_and_its_file_as_it_was() {
     assert_eq!(broker.stop(), 0);
 
     // The second start goes on from darner's own store.
-    let broker = Broker::start(&conf(&place));
+    let broker = start(&place);
     assert!(!broker.log().contains("Imported"), "{}", broker.log());
     let (mut three, was_there) = Client::resume(broker.port, "three", V311, 0);
     assert!(was_there);
@@ -222,7 +229,7 @@ fn what_mosquitto_kept_is_there_after_the_swap_and_its_file_as_it_was() {
 #[test]
 fn what_darner_kept_is_there_when_mosquitto_comes_back() {
     let (place, theirs) = (Folder::new("export"), Folder::new("export"));
-    let broker = Broker::start(&conf(&place));
+    let broker = start(&place);
     fill(broker.port);
     assert_eq!(broker.stop(), 0);
     let database = theirs.path().join("mosquitto.db");

@@ -28,6 +28,12 @@ fn conf(location: &Path) -> String {
     format!("listener {{port}} 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\npersistence_location {location}\n")
 }
 
+fn start(place: &Folder) -> Broker {
+    let broker = Broker::start(&conf(place.path()));
+    broker.wait_for_log(" running");
+    broker
+}
+
 fn count(broker: &Broker) -> usize {
     let mut reader = Client::connect(broker.port, "reader");
     reader.subscribe("n/#");
@@ -82,13 +88,14 @@ fn killed_at(within: &[String], conf: &str, call: &str, when: u32) {
 
 #[test]
 fn a_crash_amid_an_import_leads_to_a_whole_one_at_the_next_start() {
-    for (call, when, is_done) in [("fsync", 1, false), ("/^rename", 1, true)] {
+    for call in ["fsync", "/^rename"] {
         let place = Folder::new("import");
         place.write("mosquitto.db", database().bytes);
-        killed_at(&[], &conf(place.path()), call, when);
-        assert_eq!(place.path().join("mosquitto.db.darner").exists(), is_done, "{call}");
-        let broker = Broker::start(&conf(place.path()));
-        assert_eq!(broker.log().contains("Imported"), !is_done, "{call}: {}", broker.log());
+        killed_at(&[], &conf(place.path()), call, 1);
+        assert!(place.path().join("mosquitto.db.darner.new").exists(), "{call}: it had begun");
+        assert!(!place.path().join("mosquitto.db.darner").exists(), "{call}");
+        let broker = start(&place);
+        assert!(broker.log().contains("Imported"), "{call}: {}", broker.log());
         assert_eq!(count(&broker), COUNT as usize, "{call}");
         assert!(!place.path().join("mosquitto.db.darner.new").exists(), "what the crash left is gone");
     }
@@ -97,7 +104,8 @@ fn a_crash_amid_an_import_leads_to_a_whole_one_at_the_next_start() {
 /// A store that is a mount by itself, with nothing in it yet: it is written to where it is.
 #[test]
 fn a_crash_amid_an_import_into_a_file_that_cannot_be_replaced_leads_to_a_whole_one() {
-    for (call, when, is_done) in [("fsync", 1, false), ("pwrite64", 1, false), ("pwrite64", 2, true)] {
+    // Before anything is in the file, before it is on the disk, and before it counts.
+    for (call, when) in [("pwrite64", 1), ("fsync", 1), ("pwrite64", 2)] {
         let volume = Volume::new("4m");
         std::fs::write(volume.file("mosquitto.db"), database().bytes).expect("the volume takes it");
         let path = volume.path().join("mosquitto.db.darner").display().to_string();
@@ -105,7 +113,8 @@ fn a_crash_amid_an_import_into_a_file_that_cannot_be_replaced_leads_to_a_whole_o
         volume.run(&["sh", "-c", "touch $1 $2 && mount --bind $2 $1", "sh", &path, &other]);
         killed_at(&volume.within(), &conf(volume.path()), call, when);
         let broker = Broker::start_within(&volume.within(), Folder::new("import"), &conf(volume.path()));
-        assert_eq!(broker.log().contains("Imported"), !is_done, "{call} {when}: {}", broker.log());
+        broker.wait_for_log(" running");
+        assert!(broker.log().contains("Imported"), "{call} {when}: {}", broker.log());
         assert!(!broker.log().contains("damaged"), "{call} {when}: {}", broker.log());
         assert_eq!(count(&broker), COUNT as usize, "{call} {when}");
     }
@@ -119,7 +128,7 @@ fn what_cannot_be_read_of_a_database_is_said_loudly_and_the_rest_is_served() {
     db.bytes[at + 30] ^= 0xff;
     db.bytes.truncate(db.bytes.len() - 3);
     let path = place.write("mosquitto.db", &db.bytes);
-    let broker = Broker::start(&conf(place.path()));
+    let broker = start(&place);
     let log = broker.log();
     assert!(log.contains("Error: Not all of ") && log.contains(&format!("(byte {at})")), "{log}");
     // The damaged message, and the last one, whose entry is cut off.
@@ -131,7 +140,7 @@ fn what_cannot_be_read_of_a_database_is_said_loudly_and_the_rest_is_served() {
 fn a_database_that_cannot_be_read_at_all_is_said_and_the_state_begins_empty() {
     let place = Folder::new("import");
     place.write("mosquitto.db", b"\x00\xb5\x00mosquitto db\0\0\0\0\0\0\0\x63 of the year 2090");
-    let broker = Broker::start(&conf(place.path()));
+    let broker = start(&place);
     let log = broker.log();
     assert!(log.contains("Error: Nothing was imported from") && log.contains("version 99 of the format is not known"), "{log}");
     assert_eq!(count(&broker), 0);
@@ -141,13 +150,13 @@ fn a_database_that_cannot_be_read_at_all_is_said_and_the_state_begins_empty() {
 fn what_mosquitto_wrote_after_the_import_is_not_taken_silently() {
     let place = Folder::new("import");
     let path = place.write("mosquitto.db", database().bytes);
-    assert_eq!(Broker::start(&conf(place.path())).stop(), 0);
+    assert_eq!(start(&place).stop(), 0);
     std::thread::sleep(std::time::Duration::from_millis(50));
-    let broker = Broker::start(&conf(place.path()));
+    let broker = start(&place);
     assert!(!broker.log().contains("Warning: mosquitto has written"), "{}", broker.log());
     assert_eq!(broker.stop(), 0);
     std::fs::write(path, database().bytes).expect("as mosquitto does");
-    let broker = Broker::start(&conf(place.path()));
+    let broker = start(&place);
     broker.wait_for_log("Warning: mosquitto has written");
 }
 
