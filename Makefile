@@ -76,7 +76,7 @@ limits:
 
 # libFuzzer's instrumentation needs an unstable compiler flag, which RUSTC_BOOTSTRAP=1 permits the stable compiler. New inputs stay in target/.
 FUZZ_SECONDS ?= 600
-FUZZ_TARGET ?= codec session websocket proxy mosquitto_conf password_file acl_file
+FUZZ_TARGET ?= codec session websocket proxy mosquitto_conf password_file acl_file mosquitto_db
 fuzz:
 	@tests/setup/packages.sh fuzz
 	@command -v cargo-fuzz >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz

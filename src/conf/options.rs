@@ -313,7 +313,7 @@ pub static OPTIONS: &[Row] = &[
         "Whether the security options belong to the listener above them. Must stand before them."),
     row("persistence", &["retained_persistence"], Global, Switch(Set::Conf(|c, v| c.persistence.enabled = v)), "false", OnRestart, Honoured,
         "Whether sessions and retained messages survive a restart."),
-    row("persistence_file", &[], Global, Text(Set::Conf(|c, v| c.persistence.file = v)), "mosquitto.db", OnRestart, Honoured, "Name of the file of the state."),
+    row("persistence_file", &[], Global, Text(Set::Conf(|c, v| c.persistence.file = v)), "mosquitto.db", OnRestart, Honoured, "Name of the file of the state; mosquitto's own is imported, and left as it was."),
     row("persistence_location", &[], Global, Path(Set::Conf(|c, v| c.persistence.location = Some(v))), "working folder", OnRestart, Honoured, "Folder of the file of the state."),
     row("persistent_client_expiration", &[], Global, Duration(Set::Conf(|c, v| c.persistence.client_expiration_secs = Some(v))), "never", OnReload, Honoured,
         "How long the session of an absent client is kept: a number and s, h, d, w, m (30 days) or y."),

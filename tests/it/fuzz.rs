@@ -69,7 +69,7 @@ macro_rules! targets {
         const TESTED: &[&str] = &[$(stringify!($name)),*];
     };
 }
-targets!(codec session websocket proxy mosquitto_conf password_file acl_file);
+targets!(codec session websocket proxy mosquitto_conf password_file acl_file mosquitto_db);
 
 #[test]
 fn every_target_is_tested_and_has_a_program() {

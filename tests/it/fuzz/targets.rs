@@ -25,6 +25,7 @@ pub const TARGETS: &[Target] = &[
     ("mosquitto_conf", mosquitto_conf),
     ("password_file", password_file),
     ("acl_file", acl_file),
+    ("mosquitto_db", mosquitto_db),
 ];
 
 /// The fuzzing package names its programs as the table does.
@@ -193,4 +194,28 @@ fn acl_file(bytes: &[u8]) {
         }
         Err(diagnostics) => assert!(!diagnostics.is_empty()),
     }
+}
+
+/// Whatever a database holds, what is made of it is the same after it was given back and taken over again.
+fn mosquitto_db(bytes: &[u8]) {
+    use darner::store::mosquitto::{Listener, Terms, export, import};
+    let listeners = vec![
+        Listener { port: 1883, security: 0, mount_point: None, max_qos: darner::mqtt::Qos::ExactlyOnce },
+        Listener { port: 1884, security: 1, mount_point: Some("m/".into()), max_qos: darner::mqtt::Qos::AtLeastOnce },
+    ];
+    let terms = Terms { zero: 1_760_000_000_000, listeners, client_expiration_secs: Some(86_400) };
+    let Ok((first, report)) = import(bytes, &terms) else { return };
+    assert!(report.is_whole() || !report.missing().is_empty());
+    assert!(report.retained <= bytes.len() && report.queued <= bytes.len());
+    let written = |state: &darner::broker::State| {
+        let mut bytes = Vec::new();
+        export(state, &terms, &mut bytes).expect("memory takes it");
+        bytes
+    };
+    // What is damaged may be in no order; after that it is.
+    let (second, report) = import(&written(&first), &terms).expect("a database");
+    assert!(report.is_whole(), "{}", report.missing());
+    assert_eq!((second.retained.len(), second.sessions.len()), (first.retained.len(), first.sessions.len()));
+    let (third, _) = import(&written(&second), &terms).expect("a database");
+    assert!(second == third, "{second:?} is not {third:?}");
 }
