@@ -27,17 +27,12 @@ fn plain(text: &str) -> String {
 }
 
 fn payload(bytes: &[u8]) -> String {
-    let head = |text: &str| {
-        let cut: String = text.chars().take(SHOWN_MAX).collect();
-        format!("\"{}\"{}", plain(&cut), if cut.len() < text.len() { "…" } else { "" })
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        let hex: String = bytes.iter().take(SHOWN_MAX / 4).map(|byte| format!("{byte:02x}")).collect();
+        return format!("{} bytes 0x{hex}{}", bytes.len(), if bytes.len() > SHOWN_MAX / 4 { "…" } else { "" });
     };
-    match std::str::from_utf8(bytes) {
-        Ok(text) => format!("{} bytes {}", bytes.len(), head(text)),
-        Err(_) => {
-            let hex: String = bytes.iter().take(SHOWN_MAX / 4).map(|byte| format!("{byte:02x}")).collect();
-            format!("{} bytes 0x{hex}{}", bytes.len(), if bytes.len() > SHOWN_MAX / 4 { "…" } else { "" })
-        }
-    }
+    let cut: String = text.chars().take(SHOWN_MAX).collect();
+    format!("{} bytes \"{}\"{}", bytes.len(), plain(&cut), if cut.len() < text.len() { "…" } else { "" })
 }
 
 fn from(publisher: &Identity) -> String {

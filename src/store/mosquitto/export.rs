@@ -10,7 +10,7 @@ use crate::broker::in_flight::Awaiting;
 use crate::broker::message::Message;
 use crate::broker::state::{Presence, State, StoredDelivery, StoredSession};
 use crate::mqtt::codec;
-use crate::mqtt::{Property, Qos, RetainHandling, SubscriptionOptions};
+use crate::mqtt::{PacketId, Property, Qos, RetainHandling, SubscriptionOptions};
 
 const VERSION: u32 = 6;
 
@@ -148,7 +148,7 @@ impl<W: Write> Writing<'_, W> {
         let mut fixed = Vec::with_capacity(24);
         fixed.extend_from_slice(&expires.to_le_bytes());
         fixed.extend_from_slice(&session.expiry_secs.to_be_bytes());
-        let last_packet_id = session.last_packet_id.map_or(0, |last| last.get());
+        let last_packet_id = session.last_packet_id.map_or(0, PacketId::get);
         for value in [last_packet_id, len16(id), self.port(session.client.security), len16(username), 0, 0] {
             fixed.extend_from_slice(&value.to_be_bytes());
         }
@@ -176,7 +176,7 @@ impl<W: Write> Writing<'_, W> {
             Some((_, Awaiting::Pubcomp)) => waiting::FOR_PUBCOMP,
             None => waiting::IN_QUEUE,
         };
-        let packet_id = flight.map(|(packet_id, _)| packet_id).or(delivery.packet_id).map_or(0, |packet_id| packet_id.get());
+        let packet_id = flight.map(|(packet_id, _)| packet_id).or(delivery.packet_id).map_or(0, PacketId::get);
         let names = (self.number_of(&delivery.message), packet_id, delivery.subscription_identifier);
         // RETAIN and DUP; the last: from the broker to the client.
         let flags = u8::from(delivery.retain) << 4 | u8::from(flight.is_some());

@@ -118,9 +118,9 @@ impl Database {
     pub fn chunk(&mut self, kind: u32, body: &[u8], beyond: usize) {
         self.starts.push(self.bytes.len());
         if self.is_packed() {
-            self.bytes.extend_from_slice(&be16(kind as usize))
+            self.bytes.extend_from_slice(&be16(kind as usize));
         } else {
-            self.bytes.extend_from_slice(&kind.to_be_bytes())
+            self.bytes.extend_from_slice(&kind.to_be_bytes());
         }
         self.bytes.extend_from_slice(&((body.len() + beyond) as u32).to_be_bytes());
         self.bytes.extend_from_slice(body);

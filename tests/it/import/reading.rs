@@ -3,7 +3,7 @@
 use darner::broker::in_flight::Awaiting;
 use darner::broker::state::Presence;
 use darner::broker::{State, Time};
-use darner::mqtt::{Property, ProtocolVersion, Qos, RetainHandling, SubscriptionOptions};
+use darner::mqtt::{PacketId, Property, ProtocolVersion, Qos, RetainHandling, SubscriptionOptions};
 use darner::store::mosquitto::{Report, Terms, Unreadable, export, import};
 
 use super::format::{Client, Database, Held, MACHINES, Machine, Message};
@@ -88,7 +88,7 @@ fn check(version: u32, state: &State, report: &Report) {
     assert_eq!(retained[0].publisher.as_ref().map(|publisher| &*publisher.client_id), Some("switch"));
     let away = &state.sessions["away"];
     assert_eq!(away.client.username.as_deref(), (version == 6).then_some("bob"));
-    assert_eq!(away.last_packet_id.map(|id| id.get()), Some(12));
+    assert_eq!(away.last_packet_id.map(PacketId::get), Some(12));
     let expires_at = is_struct.then_some(Time(500_000));
     assert_eq!((away.presence, away.will.is_none()), (Presence::Left { expires_at }, true));
     assert_eq!(away.version, if is_struct { ProtocolVersion::V5 } else { ProtocolVersion::V311 });
@@ -107,7 +107,7 @@ fn check(version: u32, state: &State, report: &Report) {
     let flying = [Some((9, Awaiting::Puback)), Some((10, Awaiting::Pubrec)), Some((11, Awaiting::Pubcomp)), None, None];
     assert_eq!(flights, flying, "{name:?}");
     let queued = &deliveries[3].delivery;
-    assert_eq!((queued.packet_id.map(|id| id.get()), queued.subscription_identifier), (Some(12), if is_struct { 7 } else { 0 }));
+    assert_eq!((queued.packet_id.map(PacketId::get), queued.subscription_identifier), (Some(12), if is_struct { 7 } else { 0 }));
     assert_eq!(queued.message.expires_at, is_struct.then_some(Time(60_000)));
     let properties = vec![Property::ContentType("text".into()), Property::UserProperty("k".into(), "ä!".into())];
     assert_eq!(queued.message.properties, if is_struct { properties } else { Vec::new() });

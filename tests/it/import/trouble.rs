@@ -120,6 +120,27 @@ fn a_crash_amid_an_import_into_a_file_that_cannot_be_replaced_leads_to_a_whole_o
     }
 }
 
+/// Where the folder is no volume, as in a container's image: here, one on the file system of `/`.
+#[test]
+fn a_single_file_that_is_mounted_is_left_as_it_is_and_what_that_means_is_said() {
+    use std::os::unix::fs::MetadataExt as _;
+    let (volume, place) = (Volume::new("4m"), Folder::new("import"));
+    let device = |path: &Path| std::fs::metadata(path).expect("a folder").dev();
+    if device(place.path()) != device(Path::new("/")) {
+        println!("skipped: the folder for temporary files is a file system of its own");
+        return;
+    }
+    std::fs::write(volume.file("data.db"), database().bytes).expect("the volume takes it");
+    let (ours, theirs) = (place.write("mosquitto.db", "").display().to_string(), volume.path().join("data.db").display().to_string());
+    volume.run(&["mount", "--bind", &theirs, &ours]);
+    let broker = Broker::start_within(&volume.within(), Folder::new("import"), &conf(place.path()));
+    broker.wait_for_log("is a mount by itself, and mosquitto's");
+    assert_eq!(count(&broker), COUNT as usize);
+    assert_eq!(broker.stop(), 0);
+    assert_eq!(std::fs::read(volume.file("data.db")).expect("the database"), database().bytes);
+    assert!(place.path().join("mosquitto.db.darner").exists());
+}
+
 #[test]
 fn what_cannot_be_read_of_a_database_is_said_loudly_and_the_rest_is_served() {
     let place = Folder::new("import");
