@@ -97,6 +97,8 @@ fn open_store(parts: &Parts, seed: u64, progress: &Arc<tokio::sync::Notify>, out
         match notice {
             Notice::StoreFailing { .. } => notify.ill(notice.to_string().trim_start_matches("Error: ")),
             Notice::StoreRecovered { .. } => notify.ill(""),
+            // A sign of life amid what may take its time.
+            Notice::Imported { .. } => notify.say("WATCHDOG=1"),
             _ => {}
         }
     });

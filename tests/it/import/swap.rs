@@ -91,7 +91,7 @@ fn fill(port: u16) {
     let (mut short, _) = Client::resume(port, "short", V5, 1);
     subscribe(&mut short, "q/#", options(Qos::AtLeastOnce), Vec::new());
     let (mut worker, _) = Client::resume(port, "worker", V5, 3600);
-    subscribe(&mut worker, "$share/g/work/+", options(Qos::AtLeastOnce), Vec::new());
+    subscribe(&mut worker, "$share/g/jobs/+", options(Qos::AtLeastOnce), Vec::new());
     drop((watch, five, short, worker));
 
     // In flight: nothing answered, nothing answered, and PUBREC without PUBCOMP.
@@ -161,7 +161,7 @@ fn check(port: u16, shared: bool) {
 
     assert!(!Client::resume(port, "short", V5, 0).1, "it has expired");
     let (mut publisher, _) = Client::log_in(port, "another", None, V5);
-    publish(&mut publisher, ("work/1", "to do by one"), Qos::AtLeastOnce, false, Vec::new());
+    publish(&mut publisher, ("jobs/1", "to do by one"), Qos::AtLeastOnce, false, Vec::new());
     let (mut worker, was_there) = Client::resume(port, "worker", V5, 3600);
     assert!(was_there);
     if shared {
