@@ -62,7 +62,7 @@ notices! {
     StoreDamaged { path: String, what: &'static str, at: u64, sessions: usize, retained: usize, aside: String } Error
         "Error: {path} {what} from byte {at} on. {sessions} sessions and {retained} retained messages were recovered; the file {aside}.";
     Imported { path: String, retained: usize, sessions: usize, subscriptions: usize, queued: usize, expired: usize } Notice
-        "Imported from mosquitto's database {path}, which is left as it was: {retained} retained messages, {sessions} sessions, {subscriptions} subscriptions, {queued} queued messages. What had expired ({expired}) was left out.";
+        "Imported from mosquitto's database {path}, which is left as it was: {retained} retained messages, {sessions} sessions, {subscriptions} subscriptions, {queued} queued messages; {expired} had expired.";
     ImportedInPart { path: String, what: String } Error "Error: Not all of {path} could be imported: {what}.";
     NotImported { path: String, reason: String, store: String } Error
         "Error: Nothing was imported from mosquitto's database {path} ({reason}). It is left as it was, and the state begins empty; to try again, remove {store} and restart.";

@@ -1,6 +1,6 @@
-//! mosquitto's database as its writers of all ages wrote it, on machines of all kinds. None of the old ones is at hand, so this is made from
-//! the description of the format in `src/store/mosquitto/mod.rs`: it shows that the reader and the description agree. What Debian's
-//! mosquitto 2.0 really writes is tested beside this.
+//! mosquitto's database as its writers of all ages wrote it, on machines of all kinds. None of the old ones is at hand in a test, so this is
+//! made from the description of the format in `src/store/mosquitto/mod.rs`: it shows that the reader and the description agree. Tested beside
+//! this: what Debian's mosquitto 2.0 writes during the test, and small files that older ones wrote (`written`).
 
 /// What a machine does to structs and times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

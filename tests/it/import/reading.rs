@@ -1,7 +1,7 @@
 //! The reader by itself: every version and machine, damage of every kind, and the way back.
 
 use darner::broker::in_flight::Awaiting;
-use darner::broker::state::Presence;
+use darner::broker::state::{Presence, StoredDelivery};
 use darner::broker::{State, Time};
 use darner::mqtt::{PacketId, Property, ProtocolVersion, Qos, RetainHandling, SubscriptionOptions};
 use darner::store::mosquitto::{Report, Terms, Unreadable, export, import};
@@ -129,6 +129,43 @@ fn every_version_of_every_machine_says_the_same() {
             check(version, &state, &report);
             assert_eq!(report.version, version);
         }
+    }
+}
+
+/// Written by mosquitto itself: these versions were built from its sources on x86_64, for both machines, and ended with two sessions away.
+#[test]
+fn what_older_mosquittos_really_wrote_is_read() {
+    macro_rules! written {
+        ($($name:literal)*) => { [$(($name, include_bytes!(concat!("written/", $name, ".db")).as_slice())),*] };
+    }
+    let all = written!("1.4.15-x86_64" "1.4.15-i386" "1.5.7-x86_64" "1.5.7-i386" "1.6.9-x86_64" "1.6.9-i386" "2.0.20-x86_64" "2.0.20-i386");
+    // Half a day after.
+    let terms = Terms { zero: (1_795_765_200 + 43_200) * 1000, client_expiration_secs: Some(86_400), ..Terms::default() };
+    for (name, bytes) in all {
+        let (state, report) = import(bytes, &terms).expect("a database");
+        assert!(report.is_whole(), "{name}: {}", report.missing());
+        let retained: Vec<_> = state.retained.iter().map(|message| (&*message.topic, &*message.payload, message.qos as u8)).collect();
+        assert_eq!(retained, [("state/plain", b"on".as_slice(), 0), ("state/q2", b"21".as_slice(), 2)], "{name}");
+        assert_eq!(state.sessions.keys().map(|id| &**id).collect::<Vec<_>>(), ["three", "watch"], "{name}");
+        let three = &state.sessions["three"];
+        let seen = |stored: &StoredDelivery| {
+            let flight = stored.flight.map(|(id, awaiting)| (id.get(), awaiting));
+            (String::from_utf8_lossy(&stored.delivery.message.payload).into_owned(), stored.delivery.qos as u8, flight)
+        };
+        let expected = [
+            ("one".into(), 1, Some((1, Awaiting::Puback))),
+            ("two".into(), 2, Some((2, Awaiting::Pubrec))),
+            ("three".into(), 2, Some((3, Awaiting::Pubcomp))),
+            ("four".into(), 1, None),
+            ("five".into(), 2, None),
+        ];
+        assert_eq!(three.deliveries.values().map(seen).collect::<Vec<_>>(), expected, "{name}");
+        assert_eq!(three.received.iter().map(|(id, message)| (id.get(), &*message.topic)).collect::<Vec<_>>(), [(77, "in/x")], "{name}");
+        assert_eq!(three.subscriptions["q/#"].0.qos, Qos::ExactlyOnce, "{name}");
+        // Up to version 4 it counts from when the client left, and later versions do not say.
+        let half_a_day = |at: Time| (40_000_000..47_000_000).contains(&at.0);
+        let Presence::Left { expires_at: Some(at) } = three.presence else { panic!("{name}: {:?}", three.presence) };
+        assert!(if report.version < 5 { half_a_day(at) } else { at == Time(86_400_000) }, "{name}: {at:?}");
     }
 }
 
