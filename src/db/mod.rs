@@ -75,8 +75,16 @@ struct Configuration {
 }
 
 impl Configuration {
-    fn read(self) -> Conf {
-        check::understood(&self.config_file.unwrap_or_else(check::usual_path))
+    /// `is_needed`: it is to say where the store is.
+    fn read(self, is_needed: bool) -> Result<Conf, String> {
+        let is_named = self.config_file.is_some();
+        let path = self.config_file.unwrap_or_else(check::usual_path);
+        match File::open(&path) {
+            Ok(_) => Ok(check::understood(&path)),
+            Err(error) if is_named => Err(cannot("read", &path, &error)),
+            Err(error) if is_needed => Err(format!("{} Name the files, or the configuration with -c.", cannot("read", &path, &error))),
+            Err(_) => Ok(Conf::default()),
+        }
     }
 }
 
@@ -94,9 +102,13 @@ pub fn command(arguments: &[OsString]) -> ExitCode {
         }
     };
     let outcome = match arguments.command {
-        Command::Dump { file, json, conf } => dump(file, json, &conf.read()),
-        Command::Import { database, store, force, conf } => import(&database, store, force, &conf.read()),
-        Command::Export { store, database, force, conf } => export(store, &database, force, &conf.read()),
+        Command::Dump { file, json, conf } => conf.read(file.is_none()).and_then(|conf| dump(file, json, &conf)),
+        Command::Import { database, store, force, conf } => {
+            conf.read(store.is_none()).and_then(|conf| import(&database, store, force, &conf))
+        }
+        Command::Export { store, database, force, conf } => {
+            conf.read(store.is_none()).and_then(|conf| export(store, &database, force, &conf))
+        }
     };
     match outcome {
         Ok(()) => ExitCode::Ok,

@@ -88,7 +88,7 @@ fn nothing_is_overwritten_that_nobody_said_to() {
 #[test]
 fn the_store_of_a_running_broker_is_shown_and_left_alone() {
     let place = place();
-    let broker = Broker::start(&conf(&place));
+    let mut broker = Broker::start(&conf(&place));
     broker.wait_for_log(" running");
     let conf = broker.folder.path().join("mosquitto.conf");
     let (code, list, complaint) = db(&["dump", "-c"], &[&conf]);
@@ -99,8 +99,12 @@ fn the_store_of_a_running_broker_is_shown_and_left_alone() {
     assert!(code == 1 && complaint.contains("a broker is running on"), "{complaint}");
     let (code, said, _) = db(&["export", "-c"], &[&conf, &place.path().join("out.db")]);
     assert!(code == 0 && said.contains("what it takes in from now on is not in the export"), "{said}");
-    assert_eq!(broker.stop(), 0);
-    assert_eq!(db(&["import", "--force", "-c"], &[&conf, &database]).0, 0);
+    broker.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(broker.exit_code(), 0);
+    let (code, said, _) = db(&["import", "--force", "-c"], &[&conf, &database]);
+    assert!(code == 0 && said.contains("/mosquitto.db.darner: 2 retained messages"), "{said}");
+    let (code, _, complaint) = db(&["dump", "-c"], &[&place.path().join("missing.conf")]);
+    assert!(code == 1 && complaint.contains("missing.conf cannot be read"), "{complaint}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use darner::broker::in_flight::Awaiting;
 use darner::broker::state::{Presence, StoredDelivery};
 use darner::broker::{State, Time};
 use darner::mqtt::{PacketId, Property, ProtocolVersion, Qos, RetainHandling, SubscriptionOptions};
-use darner::store::mosquitto::{Report, Terms, Unreadable, export, import};
+use darner::store::mosquitto::{Listener, Report, Terms, Unreadable, export, import};
 
 use super::format::{Client, Database, Held, MACHINES, Machine, Message};
 use crate::support::random::Random;
@@ -138,7 +138,7 @@ fn what_older_mosquittos_really_wrote_is_read() {
     macro_rules! written {
         ($($name:literal)*) => { [$(($name, include_bytes!(concat!("written/", $name, ".db")).as_slice())),*] };
     }
-    let all = written!("1.4.15-x86_64" "1.4.15-i386" "1.5.7-x86_64" "1.5.7-i386" "1.6.9-x86_64" "1.6.9-i386" "2.0.20-x86_64" "2.0.20-i386");
+    let all = written!("1.4.15-x86_64" "1.4.15-i386" "1.5.7-x86_64" "1.5.7-i386" "1.6.9-x86_64" "1.6.9-i386" "2.0.20-x86_64" "2.0.20-i386" "2.1.2-x86_64");
     // Half a day after.
     let terms = Terms { zero: (1_795_765_200 + 43_200) * 1000, client_expiration_secs: Some(86_400), ..Terms::default() };
     for (name, bytes) in all {
@@ -299,6 +299,33 @@ fn lengths_that_lie_take_no_memory() {
     let (state, report) = read(&db.bytes);
     assert_eq!((state.retained.len(), report.senseless), (0, 1));
     assert_eq!(report.damage.places, 1, "all up to what can be read again");
+}
+
+#[test]
+fn who_came_through_which_listener_is_known_by_its_port() {
+    let listener =
+        |port, security, mount_point: Option<&str>, max_qos| Listener { port, security, mount_point: mount_point.map(Into::into), max_qos };
+    let listeners = vec![listener(1884, 1, Some("m/"), Qos::AtLeastOnce), listener(1883, 2, None, Qos::ExactlyOnce)];
+    let terms = Terms { listeners, ..terms() };
+    let mut db = Database::new(6, MACHINES[0]);
+    let client = |id, port| Client { id, username: "u", port, last_packet_id: 0, expiry_secs: u32::MAX, expires: 0, left: 0 };
+    db.message(&Message { publisher: "p", username: "u", port: 1883, retain: true, ..Message::default() });
+    db.client(&client("by 1884", 1884));
+    db.client(&client("by another", 9));
+    db.retained(1);
+    let (state, _) = import(&db.bytes, &terms).expect("a database");
+    let of = |id: &str| {
+        let session = &state.sessions[id];
+        (session.client.security, session.mount_point.as_deref(), session.max_qos)
+    };
+    assert_eq!(of("by 1884"), (1, Some("m/"), Qos::AtLeastOnce));
+    assert_eq!(of("by another"), (0, None, Qos::ExactlyOnce));
+    let publisher = state.retained.iter().next().and_then(|message| message.publisher.clone()).expect("a publisher");
+    assert_eq!((publisher.security, publisher.username.as_deref()), (2, Some("u")));
+    let mut bytes = Vec::new();
+    export(&state, &terms, &mut bytes).expect("memory takes it");
+    let (again, _) = import(&bytes, &terms).expect("a database");
+    assert_eq!(again.sessions["by 1884"], state.sessions["by 1884"], "the port is exported");
 }
 
 #[test]
