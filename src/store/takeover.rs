@@ -30,15 +30,10 @@ impl Source {
     /// Into the state of a store that is new. The database is only read.
     pub(super) fn take_over(&self, state: &mut State, store: &Path, say: &dyn Fn(&Notice)) {
         let path = || self.path.display().to_string();
-        let bytes = match std::fs::read(&self.path) {
-            Ok(bytes) => bytes,
-            Err(error) => return say(&Notice::NotImported { path: path(), reason: error.to_string(), store: store.display().to_string() }),
-        };
-        let (imported, report) = match mosquitto::import(&bytes, &self.terms) {
+        let bytes = std::fs::read(&self.path).map_err(|error| error.to_string());
+        let (imported, report) = match bytes.and_then(|bytes| mosquitto::import(&bytes, &self.terms).map_err(|error| error.to_string())) {
             Ok(imported) => imported,
-            Err(unreadable) => {
-                return say(&Notice::NotImported { path: path(), reason: unreadable.to_string(), store: store.display().to_string() });
-            }
+            Err(reason) => return say(&Notice::NotImported { path: path(), reason, store: store.display().to_string() }),
         };
         *state = imported;
         let Report { retained, sessions, subscriptions, queued, expired, .. } = report;
