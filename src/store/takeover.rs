@@ -1,6 +1,5 @@
 //! A store that begins with what mosquitto kept.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::mosquitto::{self, Damage, Report, Terms, Unreadable};
@@ -41,7 +40,8 @@ impl Source {
         if !report.is_whole() {
             say(&Notice::ImportedInPart { path: path(), what: report.missing() });
         }
-        if is_mounted(&self.path) && is_of_the_image(store) {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        if self.path.canonicalize().is_ok_and(|file| has_nothing_lasting_beside(&file, &mounts)) {
             say(&Notice::StoreBesideMount { path: path(), store: store.display().to_string() });
         }
     }
@@ -78,22 +78,45 @@ impl Report {
     }
 }
 
-/// By itself, as `-v ./mosquitto.db:…` does.
-fn is_mounted(path: &Path) -> bool {
-    let Ok(path) = path.canonicalize() else { return false };
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    // The fifth field is the mount point [proc_pid_mountinfo(5)].
-    mounts.lines().filter_map(|line| line.split(' ').nth(4)).any(|mount| Path::new(mount) == path)
-}
-
-/// In a folder that is no volume, and goes with its container.
-fn is_of_the_image(path: &Path) -> bool {
-    let device = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.dev()).ok();
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    device(folder).is_some_and(|of| Some(of) == device(Path::new("/")))
+/// Whether `file` is a mount by itself, as `-v ./mosquitto.db:…` makes it, in a folder that goes with its container: of the image, or an
+/// anonymous volume. `mountinfo`: the text of /proc/self/mountinfo.
+fn has_nothing_lasting_beside(file: &Path, mountinfo: &str) -> bool {
+    // Fields: id, parent, device, path within the filesystem, mount point, … [proc_pid_mountinfo(5)]
+    let mounts = mountinfo.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(3);
+        Some((fields.next()?, Path::new(fields.next()?)))
+    });
+    let of_folder = |(_, point): &(&str, &Path)| file.parent().is_some_and(|folder| folder.starts_with(point));
+    let folder = mounts.clone().filter(of_folder).max_by_key(|(_, point)| point.components().count());
+    let is_anonymous = |root: &str| {
+        let name = root.strip_suffix("/_data").and_then(|root| root.rsplit('/').next());
+        name.is_some_and(|name| name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    let goes = folder.is_some_and(|(root, point)| point == Path::new("/") || is_anonymous(root));
+    goes && mounts.clone().any(|(_, point)| point == file)
 }
 
 /// A database by itself, for people.
 pub fn read_database(path: &Path, terms: &Terms) -> std::io::Result<Result<(State, Report), Unreadable>> {
     Ok(mosquitto::import(&std::fs::read(path)?, terms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_beside_a_mounted_file_lasts_in_a_volume_with_a_name_only() {
+        let volume = |name: &str| format!("1 2 8:1 /var/lib/docker/volumes/{name}/_data /mosquitto/config rw - ext4 /dev/sda1 rw");
+        let (root, file) =
+            ("1 1 0:50 / / rw - overlay overlay rw", "1 3 8:1 /home/u/data.db /mosquitto/config/data.db rw - ext4 /dev/sda1 rw");
+        let anonymous = volume(&"0f".repeat(32));
+        let data = Path::new("/mosquitto/config/data.db");
+        let goes = |lines: &[&str]| has_nothing_lasting_beside(data, &lines.join("\n"));
+        assert!(goes(&[root, file]));
+        assert!(goes(&[root, &anonymous, file]));
+        assert!(!goes(&[root, &volume("config"), file]));
+        assert!(!goes(&[root, &anonymous]), "the file is in the volume");
+        assert!(!goes(&[root]) && !goes(&[]));
+    }
 }
