@@ -56,6 +56,7 @@ notices! {
     NothingToSave {} Notice "Nothing was saved: persistence is off.";
     Saving { path: String } Information "Saving in-memory database to {path}.";
     StoreFailing { path: String, reason: String } Error "Error: Nothing can be kept in {path} ({reason}): the broker serves from memory and refuses what it would have to keep, until this is mended.";
+    SaveFailing { path: String, reason: String } Error "Error: {path} cannot be saved ({reason}): what has changed since it last was would be lost with the broker, until this is mended.";
     StoreRecovered { path: String } Notice "{path} can be written to again: everything is kept.";
     StoreUnreadable { path: String, reason: String, aside: String } Error
         "Error: {path} cannot be opened ({reason}): the broker starts without what it holds; the file {aside}. (If it is mosquitto's, darner db import takes it over once it can be read.)";
@@ -71,6 +72,8 @@ notices! {
         "Warning: {path} is a mount by itself, and mosquitto's. What is kept from now on is in {store}, which is lost with the container, and the next one imports the same again. Mount the folder instead, or the store in its place: see docs/durability.md.";
     DatabaseIsYounger { path: String, store: String } Warning
         "Warning: mosquitto has written to {path} after it was imported. That is not in {store}, which is used; to import again, remove it and restart.";
+    StoreSetAside { path: String, aside: String } Notice "What {path} held is now {aside}.";
+    StoreThreadGone {} Error "Error: The store's thread has ended by an internal error.";
     RouterGone {} Error "Error: The router of rumqttd is gone; the broker ends, so that it can be started afresh.";
     InternalError {} Error "Error: Internal error; the broker ends, so that it can be started afresh.";
     ClientConnected { peer: String, client_id: String, version: u8, clean: u8, keep_alive_secs: u16, username: String } Notice

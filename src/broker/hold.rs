@@ -45,8 +45,8 @@ impl Broker {
                     let packet_type = out.bytes(*start, *end).first().map_or(0, |first| first >> 4);
                     let caused = match kind(out.bytes(*start, *end)) {
                         Kind::Promise => caused,
-                        Kind::Session if !self.store_failing => caused,
-                        Kind::ExactlyOnce if !self.store_failing => None,
+                        Kind::Session if !self.refuses_to_keep => caused,
+                        Kind::ExactlyOnce if !self.refuses_to_keep => None,
                         Kind::Session | Kind::ExactlyOnce | Kind::Other => continue,
                     };
                     let of_session = self.session_key(connection).and_then(|key| self.sessions.get(key)).map(|session| session.last_record);

@@ -106,7 +106,8 @@ pub enum Input<'a> {
     Stored {
         count: u64,
     },
-    /// The store can keep nothing for now, or can again. What would have to be kept is refused meanwhile.
+    /// The store can keep nothing for now, or can again. What would have to be kept is refused meanwhile, but at the level `snapshot`,
+    /// which promises none of it.
     StoreFailing {
         failing: bool,
     },

@@ -83,6 +83,8 @@ pub struct Broker {
     stored: u64,
     /// The store keeps nothing more for now: what cannot be kept is refused.
     store_failing: bool,
+    /// So what would have to be kept is refused: the level of durability promises it.
+    refuses_to_keep: bool,
     /// `log_type debug`
     traces: bool,
     connections: Slots<Connection>,
@@ -120,6 +122,7 @@ impl Broker {
             last_session_ended: 0,
             stored: 0,
             store_failing: false,
+            refuses_to_keep: false,
             traces: false,
             connections: Slots::default(),
             sessions: Slots::default(),

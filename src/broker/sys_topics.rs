@@ -6,6 +6,7 @@ use super::deadlines::Timer;
 use super::interface::{Effect, Outbox, Settings, Time};
 use super::message::{Message, Publication};
 use super::{Broker, MOSQUITTO_VERSION};
+use crate::conf::Durability;
 use crate::mqtt::Qos;
 
 /// What the machine counts since it began; `subscriptions` and `shared_subscriptions` are how many there are.
@@ -196,6 +197,7 @@ impl Broker {
     /// Whoever watches `$SYS` hears of it at once.
     pub(super) fn store_is_failing(&mut self, failing: bool, now: Time, out: &mut Outbox) {
         self.store_failing = failing;
+        self.refuses_to_keep = failing && self.settings.conf.persistence.durability != Durability::Snapshot;
         if self.settings.conf.sys_interval_secs > 0 && self.shard.0 == 0 {
             let (values, _) = self.read_counters();
             self.publish_rows(&values, now, out);

@@ -105,7 +105,7 @@ fn with_supervisor(how: String, said: &Said) -> Result<String, String> {
     match answer.split_once('\n').map(|(code, text)| (code, text.trim())) {
         Some(("1", text)) if !text.is_empty() => Err(text.to_owned()),
         Some(("0", text)) if !text.is_empty() && !said.store_failing => Ok(format!("{how}; {text}")),
-        _ if said.store_failing => Err("nothing can be kept, and what would have to be is refused: the broker's log says why".to_owned()),
+        _ if said.store_failing => Err("nothing can be kept: the broker's log says why".to_owned()),
         _ => Ok(how),
     }
 }

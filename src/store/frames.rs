@@ -1,7 +1,13 @@
 //! Records as bytes: a file is a header and frames, a frame is a batch of records under a checksum.
+//!
+//! A frame's head is its mark, the length of its payload, a mask and a checksum. The payload is written under the mask, which is drawn
+//! for each frame: what a client publishes stands nowhere in the file as the client chose it, so that in a damaged file nothing of it is
+//! taken for a frame.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::io::{self, BufReader, Read as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,14 +19,16 @@ use crate::broker::Record;
 use crate::broker::message::{Delivery, Identity, Message};
 use crate::mqtt::{PacketId, Qos};
 
-/// The file begins with this and a version.
+/// The file begins with this, a version, whether it is unfinished, and a checksum.
 const FILE: &[u8; 8] = b"darnerdb";
-const VERSION: u32 = 1;
-pub(super) const HEADER_BYTES: u64 = 16;
-/// A frame begins with this, its length and its checksum.
+const VERSION: u32 = 2;
+pub(super) const HEADER_BYTES: u64 = 20;
+/// A frame begins with this, the length of its payload, a mask and a checksum.
 const FRAME: &[u8; 4] = b"\xdafr\xa0";
-const FRAME_BYTES: usize = 12;
+const FRAME_BYTES: usize = 20;
 const FRAME_BYTES_MAX: u32 = 1 << 30;
+/// Where a damaged file is searched for frames, so much of it at once.
+const WINDOW_BYTES: usize = 256 << 10;
 /// A batch of more than this goes into several frames, since one more record, of a message of up to 256 MiB, must not make the frame longer
 /// than the longest.
 pub(super) const FRAME_BYTES_FULL: usize = 256 << 20;
@@ -32,24 +40,29 @@ pub(super) fn is_mosquittos(path: &Path) -> bool {
 }
 
 pub(super) fn header() -> [u8; HEADER_BYTES as usize] {
+    header_of(VERSION, 0)
+}
+
+fn header_of(version: u32, mark: u32) -> [u8; HEADER_BYTES as usize] {
     let mut header = [0; HEADER_BYTES as usize];
     header[..8].copy_from_slice(FILE);
-    header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    header[8..12].copy_from_slice(&version.to_le_bytes());
+    header[12..16].copy_from_slice(&mark.to_le_bytes());
+    let sum = crc32fast::hash(&header[..16]);
+    header[16..].copy_from_slice(&sum.to_le_bytes());
     header
 }
 
-/// In the header's last bytes: the file is being written for the first time, and what it holds is void until that is done.
+/// In the header: the file is being written for the first time, and what it holds is void until that is done.
 const UNFINISHED: u32 = 1;
 
 /// The header of such a file.
 pub(super) fn unfinished_header() -> [u8; HEADER_BYTES as usize] {
-    let mut header = header();
-    header[12..].copy_from_slice(&UNFINISHED.to_le_bytes());
-    header
+    header_of(VERSION, UNFINISHED)
 }
 
 pub(super) fn is_unfinished(head: &[u8; HEADER_BYTES as usize]) -> bool {
-    begins(head) && number(head, 12) == UNFINISHED
+    *head == unfinished_header()
 }
 
 /// Whether these first bytes are a store's.
@@ -73,12 +86,81 @@ pub(super) fn anew_ends() -> Vec<u8> {
 /// `bytes` with room for a frame's head, `more`, and that head.
 fn framed(mut bytes: Vec<u8>, more: &[u8]) -> Vec<u8> {
     bytes.extend_from_slice(more);
-    let payload = bytes.get(FRAME_BYTES..).unwrap_or_default();
-    let (len, sum) = (payload.len() as u32, crc32fast::hash(payload));
-    bytes[..4].copy_from_slice(FRAME);
-    bytes[4..8].copy_from_slice(&len.to_le_bytes());
-    bytes[8..12].copy_from_slice(&sum.to_le_bytes());
+    // The keys of a `RandomState` come from the operating system's randomness.
+    let mask = RandomState::new().build_hasher().finish().to_le_bytes();
+    let Some((head, payload)) = bytes.split_first_chunk_mut::<FRAME_BYTES>() else { return bytes };
+    under(mask, payload);
+    let len = (payload.len() as u32).to_le_bytes();
+    let sum = checksum(len, mask, payload).finalize();
+    head[..4].copy_from_slice(FRAME);
+    head[4..8].copy_from_slice(&len);
+    head[8..16].copy_from_slice(&mask);
+    head[16..].copy_from_slice(&sum.to_le_bytes());
     bytes
+}
+
+/// Puts a payload under its mask, or takes it off.
+fn under(mask: [u8; 8], payload: &mut [u8]) {
+    let (whole, rest) = payload.as_chunks_mut::<8>();
+    for chunk in whole {
+        *chunk = (u64::from_ne_bytes(*chunk) ^ u64::from_ne_bytes(mask)).to_ne_bytes();
+    }
+    for (byte, mask) in rest.iter_mut().zip(mask) {
+        *byte ^= mask;
+    }
+}
+
+/// Of a frame with this much of its payload, as it is written.
+fn checksum(len: [u8; 4], mask: [u8; 8], payload: &[u8]) -> crc32fast::Hasher {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&len);
+    sum.update(&mask);
+    sum.update(payload);
+    sum
+}
+
+/// What a frame says of itself.
+#[derive(Clone, Copy)]
+struct Head {
+    len: u32,
+    mask: [u8; 8],
+    sum: u32,
+}
+
+impl Head {
+    /// `None`: no frame begins like this, or it does not end within `room` bytes behind its head.
+    fn read(bytes: [u8; FRAME_BYTES], room: u64) -> Option<Self> {
+        let mask = bytes[8..16].try_into().ok()?;
+        let head = Self { len: number(&bytes, 4), mask, sum: number(&bytes, 16) };
+        (bytes[..4] == *FRAME && head.len <= FRAME_BYTES_MAX && u64::from(head.len) <= room).then_some(head)
+    }
+
+    fn checksum(&self) -> crc32fast::Hasher {
+        checksum(self.len.to_le_bytes(), self.mask, &[])
+    }
+
+    /// Takes the mask off a payload that is as it was written.
+    fn unmask(&self, payload: &mut [u8]) -> bool {
+        let mut sum = self.checksum();
+        sum.update(payload);
+        under(self.mask, payload);
+        sum.finalize() == self.sum
+    }
+
+    /// Whether the payload at this place of the file is as it was written.
+    fn is_at(&self, file: &File, mut at: u64, window: &mut [u8]) -> io::Result<bool> {
+        let mut sum = self.checksum();
+        let mut left = self.len as usize;
+        while left > 0 {
+            let count = left.min(window.len());
+            let Some(piece) = window.get_mut(..count) else { break };
+            file.read_exact_at(piece, at)?;
+            sum.update(piece);
+            at += count as u64;
+            left -= count;
+        }
+        Ok(sum.finalize() == self.sum)
+    }
 }
 
 /// In the place of a record's kind: a [`Record::Queued`] with the message of the one before it. A message for many is written once.
@@ -249,81 +331,115 @@ fn number(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// What a file turned out to hold.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// `len`: bytes that count; what follows goes.
     Whole { len: u64 },
-    /// From `at` on it is not all readable; what is, was read.
-    Damaged { at: u64 },
+    /// From `at` on it is not all readable; what is, was read. `is_ours`: it has our header, or a frame.
+    Damaged { at: u64, is_ours: bool },
     /// A later version of darner wrote it.
     Newer,
     /// It was never written to its end.
     Unfinished,
+    /// One from before the first release did.
+    Older,
 }
 
 /// Reads all into `state`.
 pub(super) fn read(file: &mut File, zero: i64, state: &mut State) -> io::Result<Found> {
     let size = file.metadata()?.len();
-    let mut reader = BufReader::with_capacity(256 << 10, file);
+    let mut reader = BufReader::with_capacity(WINDOW_BYTES, file);
     let mut head = [0; HEADER_BYTES as usize];
-    if size < HEADER_BYTES || reader.read_exact(&mut head).is_err() || head[..8] != *FILE {
-        return salvage(reader.into_inner(), 0, Sum::new(state, zero));
-    }
-    if number(&head, 8) != VERSION {
-        return Ok(Found::Newer);
+    if size >= HEADER_BYTES {
+        reader.read_exact(&mut head)?;
     }
     if is_unfinished(&head) {
         return Ok(Found::Unfinished);
+    }
+    if head != header() {
+        let (version, mark) = (number(&head, 8), number(&head, 12));
+        if head == header_of(version, mark) {
+            return Ok(Found::Newer);
+        }
+        // The first version's header had 16 bytes and no checksum.
+        if head.starts_with(FILE) && (version, mark) == (1, 0) {
+            return Ok(Found::Older);
+        }
+        let file = reader.into_inner();
+        let frames = salvage(file, 0, &mut Sum::new(state, zero), WINDOW_BYTES)?;
+        let begun = head.get_mut(..size as usize).map(|begun| file.read_exact_at(begun, 0).is_ok() && header().starts_with(begun));
+        return Ok(Found::Damaged { at: 0, is_ours: frames > 0 || begun == Some(true) });
     }
     let mut sum = Sum::new(state, zero);
     let (mut at, mut anew_from) = (HEADER_BYTES, HEADER_BYTES);
     let mut payload = Vec::new();
     while at < size {
         let mut head = [0; FRAME_BYTES];
-        let room = size - at;
-        let is_framed = room >= FRAME_BYTES as u64 && reader.read_exact(&mut head).is_ok() && head[..4] == *FRAME;
-        let len = number(&head, 4);
-        if !is_framed || len > FRAME_BYTES_MAX || u64::from(len) > room - FRAME_BYTES as u64 {
-            return salvage(reader.into_inner(), at, sum);
+        let room = (size - at).checked_sub(FRAME_BYTES as u64);
+        if room.is_some() {
+            reader.read_exact(&mut head)?;
         }
-        payload.resize(len as usize, 0);
+        let Some(head) = room.and_then(|room| Head::read(head, room)) else { break };
+        payload.resize(head.len as usize, 0);
         reader.read_exact(&mut payload)?;
         let was_unfinished = sum.is_unfinished();
-        if crc32fast::hash(&payload) != number(&head, 8) || !sum.add(&payload) {
-            return salvage(reader.into_inner(), at, sum);
+        if !head.unmask(&mut payload) || !sum.add(&payload) {
+            break;
         }
         if sum.is_unfinished() && !was_unfinished {
             anew_from = at;
         }
-        at += FRAME_BYTES as u64 + u64::from(len);
+        at += FRAME_BYTES as u64 + u64::from(head.len);
+    }
+    if at < size {
+        salvage(reader.into_inner(), at, &mut sum, WINDOW_BYTES)?;
+        return Ok(Found::Damaged { at, is_ours: true });
     }
     match &sum.before {
         None => Ok(Found::Whole { len: at }),
-        Some(before) if *before == State::default() => Ok(Found::Damaged { at: anew_from }),
+        Some(before) if *before == State::default() => Ok(Found::Damaged { at: anew_from, is_ours: true }),
         Some(_) => Ok(Found::Whole { len: anew_from }),
     }
 }
 
-/// Reads every frame that can be found behind `at`.
-fn salvage(file: &mut File, at: u64, mut sum: Sum<'_>) -> io::Result<Found> {
-    file.seek(SeekFrom::Start(at))?;
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)?;
-    let mut from = 0;
-    while let Some(found) = bytes.get(from..).and_then(|rest| memmem::find(rest, FRAME)) {
-        let start = from + found;
-        let len = number(&bytes, start + 4) as usize;
-        let payload = bytes.get(start + FRAME_BYTES..).and_then(|rest| rest.get(..len));
-        from = match payload {
-            Some(payload) if crc32fast::hash(payload) == number(&bytes, start + 8) && sum.add(payload) => start + FRAME_BYTES + len,
-            _ => start + 1,
-        };
+/// Reads every frame that can be found behind `at`, and counts them. Besides the payload of one of them no more than `window_bytes` of the
+/// file are in memory.
+fn salvage(file: &File, mut at: u64, sum: &mut Sum<'_>, window_bytes: usize) -> io::Result<usize> {
+    let size = file.metadata()?.len();
+    let (mut window, mut piece, mut payload) = (vec![0; window_bytes], vec![0; window_bytes], Vec::new());
+    let mut frames = 0;
+    while size.saturating_sub(at) >= FRAME_BYTES as u64 {
+        let count = window.len().min((size - at) as usize);
+        let Some(seen) = window.get_mut(..count) else { break };
+        file.read_exact_at(seen, at)?;
+        // A mark across the window's end is whole in the next one.
+        let mut next = at + (count - (FRAME.len() - 1)) as u64;
+        for found in memmem::find_iter(seen, FRAME) {
+            let start = at + found as u64;
+            let Some(room) = (size - start).checked_sub(FRAME_BYTES as u64) else { break };
+            let mut head = [0; FRAME_BYTES];
+            file.read_exact_at(&mut head, start)?;
+            let behind = start + FRAME_BYTES as u64;
+            let Some(head) = Head::read(head, room) else { continue };
+            if !head.is_at(file, behind, &mut piece)? {
+                continue;
+            }
+            payload.resize(head.len as usize, 0);
+            file.read_exact_at(&mut payload, behind)?;
+            if head.unmask(&mut payload) && sum.add(&payload) {
+                frames += 1;
+                next = behind + u64::from(head.len);
+                break;
+            }
+        }
+        at = next;
     }
-    Ok(Found::Damaged { at })
+    Ok(frames)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::io::{Seek as _, Write as _};
 
     use super::*;
     use crate::broker::Time;
@@ -454,5 +570,80 @@ mod tests {
         file.rewind().expect("a file");
         let size = file.metadata().expect("a file").len();
         assert!(matches!(read(&mut file, 7, &mut State::default()), Ok(Found::Whole { len }) if len == size));
+    }
+
+    /// What the bytes of a file add up to.
+    fn read_bytes(bytes: &[u8]) -> (State, Found) {
+        let mut file = scratch();
+        file.write_all(bytes).expect("written");
+        file.rewind().expect("a file");
+        let mut state = State::default();
+        let found = read(&mut file, 7, &mut state).expect("read");
+        (state, found)
+    }
+
+    #[test]
+    fn a_flipped_bit_of_the_header_loses_nothing() {
+        let whole = [header().to_vec(), retained("a"), retained("b")].concat();
+        assert_eq!(read_bytes(&whole).1, Found::Whole { len: whole.len() as u64 });
+        for bit in 0..HEADER_BYTES as usize * 8 {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let (state, found) = read_bytes(&flipped);
+            assert_eq!((topics(&state), found), (vec!["a", "b"], Found::Damaged { at: 0, is_ours: true }), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_later_version_and_the_one_before_the_first_release_are_told_from_damage() {
+        assert_eq!(read_bytes(&[header_of(VERSION + 1, 0).to_vec(), b"who knows".to_vec()].concat()).1, Found::Newer);
+        assert_eq!(read_bytes(&[header_of(VERSION, 1).to_vec(), retained("a")].concat()).1, Found::Newer);
+        let first = [b"darnerdb\x01\0\0\0\0\0\0\0".as_slice(), b"\xdafr\xa0\x01\0\0\0\0\0\0\0x"].concat();
+        assert_eq!(read_bytes(&first).1, Found::Older);
+        assert_eq!(read_bytes(b"a file of somebody else").1, Found::Damaged { at: 0, is_ours: false });
+        assert_eq!(read_bytes(&header()[..7]).1, Found::Damaged { at: 0, is_ours: true }, "cut off at the beginning");
+    }
+
+    /// As a client may who has read this source: frames that would clear all, and say what nobody published.
+    fn forgery() -> Vec<u8> {
+        [anew_begins(), framed_records(&[Record::Retained { message: message("forged") }]), anew_ends()].concat()
+    }
+
+    #[test]
+    fn what_a_client_publishes_is_never_taken_for_a_frame() {
+        let attack = Message { payload: forgery().into(), ..(*message("attack")).clone() };
+        let outer = framed_records(&[Record::Retained { message: Arc::new(attack) }]);
+        let before = [header().to_vec(), retained("a")].concat();
+        let whole = [before.clone(), outer.clone(), retained("b")].concat();
+        assert_eq!(topics(&read_bytes(&whole).0), ["a", "attack", "b"]);
+        for at in 0..outer.len() {
+            let mut flipped = whole.clone();
+            flipped[before.len() + at] ^= 0x10;
+            assert_eq!(topics(&read_bytes(&flipped).0), ["a", "b"], "byte {at} of the frame");
+        }
+        // Neither without the file's beginning.
+        for at in 0..before.len() + outer.len() - 1 {
+            let (state, _) = read_bytes(&whole[at + 1..]);
+            assert!(!topics(&state).contains(&"forged"), "without {at} bytes");
+            assert!(topics(&state).contains(&"b"), "without {at} bytes");
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_is_searched_a_window_at_a_time() {
+        let rubbish = |count: usize| (0..count).map(|n| b"\xdafr\xa0 no frame"[n % 13]).collect::<Vec<u8>>();
+        let names: Vec<String> = (0..20).map(|n| format!("t/{n:02}")).collect();
+        let mut bytes = Vec::new();
+        for (n, name) in names.iter().enumerate() {
+            bytes.extend(rubbish(n * 7));
+            bytes.extend(retained(name));
+        }
+        let mut file = scratch();
+        file.write_all(&bytes).expect("written");
+        for window in [FRAME.len(), 16, 17, 64, 100, 4096, WINDOW_BYTES] {
+            let mut state = State::default();
+            let frames = salvage(&file, 0, &mut Sum::new(&mut state, 7), window).expect("read");
+            assert_eq!((frames, topics(&state)), (20, names.iter().map(String::as_str).collect()), "{window}");
+        }
     }
 }

@@ -49,6 +49,7 @@ struct Shared {
     bell: Condvar,
     stored: AtomicU64,
     failing: AtomicBool,
+    ended: AtomicBool,
     waiting_bytes: AtomicU64,
 }
 
@@ -90,9 +91,12 @@ impl Store for Journal {
 
     fn progress(&self) -> Progress {
         let stored = if self.level == Level::Snapshot { self.count } else { self.shared.stored.load(Ordering::Acquire) };
+        let is_failing = self.shared.failing.load(Ordering::Acquire);
         Progress {
             stored,
-            failing: self.level != Level::Snapshot && self.shared.failing.load(Ordering::Acquire),
+            failing: is_failing && self.level != Level::Snapshot,
+            is_unsaved: is_failing && self.level == Level::Snapshot,
+            has_ended: self.shared.ended.load(Ordering::Acquire),
             is_behind: self.shared.waiting_bytes.load(Ordering::Relaxed) > BEHIND_BYTES,
         }
     }
@@ -136,6 +140,7 @@ impl Journal {
         let whole = if let Begins::From { len } = begins { Some(len) } else { None };
         let level = options.level;
         let mut writer = Writer::new(options, path, state.clone(), say);
+        writer.in_the_way = begins == Begins::Again { is_in_the_way: true };
         let shared = Arc::new(Shared::default());
         if level != Level::Snapshot || whole.is_none() && !state_is_empty(&state) {
             let begun = writer.begin(whole);
@@ -144,12 +149,32 @@ impl Journal {
             writer.hold();
         }
         let theirs = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("store".into()).spawn(move || work(&theirs, &mut writer, &*wake)).ok();
+        let thread = std::thread::Builder::new().name("store".into()).spawn(move || {
+            let alarm = Alarm { shared: &theirs, wake: &*wake };
+            work(&theirs, &mut writer, alarm.wake);
+        });
+        let thread = thread.ok();
         if thread.is_none() {
             // Nobody writes: what would have to be kept is refused instead of waiting for ever.
             shared.failing.store(true, Ordering::Release);
         }
         (Self { level, batch: Vec::new(), count: 0, shared, thread }, state)
+    }
+}
+
+/// Rings when the thread panics: what waits for it would wait for ever.
+struct Alarm<'a> {
+    shared: &'a Shared,
+    wake: &'a dyn Fn(),
+}
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.failing.store(true, Ordering::Release);
+            self.shared.ended.store(true, Ordering::Release);
+            (self.wake)();
+        }
     }
 }
 
@@ -162,6 +187,9 @@ fn note(shared: &Shared, writer: &Writer, error: Option<&std::io::Error>) {
     let was_failing = shared.failing.swap(error.is_some(), Ordering::AcqRel);
     let path = || writer.path.display().to_string();
     match error {
+        Some(error) if !was_failing && writer.options.level == Level::Snapshot => {
+            (writer.say)(&Notice::SaveFailing { path: path(), reason: error.to_string() });
+        }
         Some(error) if !was_failing => (writer.say)(&Notice::StoreFailing { path: path(), reason: error.to_string() }),
         None if was_failing => (writer.say)(&Notice::StoreRecovered { path: path() }),
         _ => {}
@@ -226,8 +254,8 @@ enum Begins {
     Anew,
     /// A file of this length, which can go on being used as it is.
     From { len: u64 },
-    /// What could be read of a file that cannot.
-    Again,
+    /// What could be read of a file that cannot. `is_in_the_way`: there may be more to it, and it could not be set aside.
+    Again { is_in_the_way: bool },
 }
 
 /// Reads the file into `state`.
@@ -236,31 +264,35 @@ fn read(path: &Path, options: &Options, state: &mut State, say: &dyn Fn(&Notice)
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Begins::Anew,
         Err(error) => {
-            let (reason, aside) = (error.to_string(), told(set_aside(path)));
-            say(&Notice::StoreUnreadable { path: path.display().to_string(), reason, aside });
-            return Begins::Again;
+            let aside = set_aside(path);
+            let is_in_the_way = aside.is_err();
+            say(&Notice::StoreUnreadable { path: path.display().to_string(), reason: error.to_string(), aside: told(aside) });
+            return Begins::Again { is_in_the_way };
         }
     };
     if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
         return Begins::Anew;
     }
-    let (what, at) = match frames::read(&mut file, options.zero, state) {
+    let (what, at, is_read) = match frames::read(&mut file, options.zero, state) {
         Ok(Found::Whole { len }) => return Begins::From { len },
         Ok(Found::Unfinished) => return Begins::Anew,
-        Ok(Found::Newer) => ("was written by a later version of darner", 0),
-        Ok(Found::Damaged { at }) => ("is damaged", at),
-        Err(_) => ("cannot be read to its end", 0),
+        Ok(Found::Newer) => ("was written by a later version of darner", 0, false),
+        Ok(Found::Older) => ("was written by a version of darner before the first release", 0, false),
+        // What is left of it nobody can read.
+        Ok(Found::Damaged { at, is_ours }) => ("is damaged", at, is_ours),
+        Err(_) => ("cannot be read to its end", 0, false),
     };
-    let aside = told(set_aside(path));
+    let aside = set_aside(path);
+    let is_in_the_way = aside.is_err() && !is_read;
     say(&Notice::StoreDamaged {
         path: path.display().to_string(),
         what,
         at,
         sessions: state.sessions.len(),
         retained: state.retained.len(),
-        aside,
+        aside: told(aside),
     });
-    Begins::Again
+    Begins::Again { is_in_the_way }
 }
 
 fn told(aside: std::io::Result<PathBuf>) -> String {
@@ -268,7 +300,7 @@ fn told(aside: std::io::Result<PathBuf>) -> String {
 }
 
 /// Under a dated name; a file that is a mount is copied. Of those from before, the newest stay.
-fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
+pub(super) fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     let named = |suffix: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
@@ -321,5 +353,21 @@ mod tests {
         assert_eq!(written_within(0, 20), 20);
         assert_eq!(written_within(20, 3_620), 120);
         assert_eq!(written_within(86_400, 86_430), 20, "it was quiet for a day");
+    }
+
+    #[test]
+    fn a_panic_of_the_thread_is_heard_of() {
+        let folder = nix::unistd::mkdtemp("/tmp/darner-journal-XXXXXX").expect("a folder");
+        let (bell, heard) = std::sync::mpsc::channel();
+        let path = folder.join("store");
+        let options = Options { path, level: Level::Process, autosave_interval_secs: 0, autosave_on_changes: false, zero: 0 };
+        let say = |notice: &Notice| assert!(!matches!(notice, Notice::Saving { .. }), "a test's panic");
+        let (mut journal, _) = Journal::open(options, Box::new(say), Box::new(move || bell.send(()).unwrap_or_default()));
+        assert!(!journal.progress().has_ended);
+        journal.save();
+        heard.recv_timeout(Duration::from_secs(10)).expect("it wakes who waits");
+        assert!(journal.progress().has_ended && journal.progress().failing);
+        journal.close();
+        std::fs::remove_dir_all(folder).expect("ours");
     }
 }

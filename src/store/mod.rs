@@ -72,6 +72,10 @@ pub struct Progress {
     pub stored: u64,
     /// Nothing can be made safe for now.
     pub failing: bool,
+    /// What was to be saved by now could not be, where nobody was promised it: the level `snapshot`.
+    pub is_unsaved: bool,
+    /// Nothing ever will be safe: the process had better end.
+    pub has_ended: bool,
     /// More waits to be written than the store wants to hold: bring no more for now.
     pub is_behind: bool,
 }

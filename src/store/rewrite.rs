@@ -34,12 +34,17 @@ pub(super) fn beside(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// A new file there, whatever a crash has left.
-fn create(path: &Path) -> io::Result<File> {
+/// What a crash left there goes.
+pub(super) fn clear(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
+}
+
+/// A new file there.
+fn create(path: &Path) -> io::Result<File> {
+    clear(path)?;
     let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(&frames::header())?;
     Ok(file)
@@ -168,13 +173,128 @@ impl Rewrite {
         Ok(false)
     }
 
-    /// Puts it in the file's place. What was added since the flush is as safe as what is appended.
-    pub(super) fn take_place(self, path: &Path) -> io::Result<(File, u64)> {
+    /// Puts it in the file's place. `is_synced`: what was added since the flush must be on the disk before, as it was in the file.
+    pub(super) fn take_place(self, path: &Path, is_synced: bool) -> io::Result<(File, u64)> {
+        if is_synced {
+            self.file.sync_data()?;
+        }
         std::fs::rename(&self.path, path)?;
         Ok((self.file, self.len))
     }
 
     pub(super) fn give_up(self) {
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::broker::Record;
+    use crate::broker::message::Message;
+    use crate::mqtt::{Properties, Qos};
+    use crate::store::frames::Found;
+
+    fn value(topic: usize, value: usize) -> Record {
+        let message = Message {
+            topic: format!("t/{topic}").into(),
+            payload: format!("value {value}").into_bytes().into(),
+            qos: Qos::AtLeastOnce,
+            retain: true,
+            properties: Properties::new(),
+            expires_at: None,
+            publisher: None,
+        };
+        Record::Retained { message: Arc::new(message) }
+    }
+
+    fn scratch(bytes: &[u8]) -> (PathBuf, File) {
+        let (fd, path) = nix::unistd::mkstemp("/tmp/darner-rewrite-XXXXXX").expect("a file");
+        let mut file = File::from(fd);
+        file.write_all(bytes).expect("written");
+        file.rewind().expect("a file");
+        (path, file)
+    }
+
+    fn read(bytes: &[u8]) -> State {
+        let (path, mut file) = scratch(bytes);
+        std::fs::remove_file(path).expect("ours");
+        let mut state = State::default();
+        let found = frames::read(&mut file, 0, &mut state).expect("read");
+        assert!(matches!(found, Found::Whole { .. } | Found::Damaged { is_ours: true, .. }), "{found:?}");
+        state
+    }
+
+    /// A file of old values, its state, and one that it does not hold yet.
+    fn outgrown() -> (Vec<u8>, State, State) {
+        let (mut bytes, mut state) = (frames::header().to_vec(), State::default());
+        for n in 0..40 {
+            let record = value(n % 3, n);
+            let mut frame = Frame::new(0);
+            assert_eq!(frame.add(&record, usize::MAX), None);
+            bytes.extend(frame.rest().expect("a record"));
+            state.apply(record);
+        }
+        let mut young = state.clone();
+        young.apply(value(3, 99));
+        (bytes, state, young)
+    }
+
+    #[test]
+    fn a_crash_at_any_byte_of_writing_anew_in_place_leaves_all_of_it_in_one_place_or_the_other() {
+        let (old, state, young) = outgrown();
+        let (path, _) = scratch(&old);
+        write_in_place(&path, &young, 0).expect("written");
+        let new = std::fs::read(&path).expect("a file");
+        std::fs::remove_file(path).expect("ours");
+        assert!(new.len() < old.len() / 2, "the end was cut off");
+        assert!(read(&new) == young);
+        let header = HEADER_BYTES as usize;
+        let anew = &new[header..];
+        for count in 0..anew.len() {
+            let torn = [&old, &anew[..count]].concat();
+            assert!(read(&torn) == state, "{count} bytes behind the end");
+            let zeros = [&torn, vec![0; anew.len() - count].as_slice()].concat();
+            assert!(read(&zeros) == state, "{count} bytes behind the end and zeros");
+        }
+        let whole = [old, anew.to_vec()].concat();
+        assert!(read(&whole) == young);
+        for count in 0..=anew.len() {
+            let mut torn = whole.clone();
+            torn[header..header + count].copy_from_slice(&anew[..count]);
+            assert!(read(&torn) == young, "{count} bytes over the beginning");
+        }
+        // A disk writes sectors in any order.
+        for pattern in 1..400_usize {
+            let mut torn = whole.clone();
+            for (n, sector) in anew.chunks(32).enumerate().filter(|(n, _)| pattern.wrapping_mul(2_654_435_761) >> (n % 24) & 1 == 1) {
+                torn[header + n * 32..][..sector.len()].copy_from_slice(sector);
+            }
+            assert!(read(&torn) == young, "sectors {pattern}");
+        }
+    }
+
+    #[test]
+    fn a_file_cut_off_at_any_byte_is_what_its_whole_frames_add_up_to() {
+        let (bytes, ..) = outgrown();
+        let mut expected = State::default();
+        let mut ends: Vec<(usize, State)> = vec![(HEADER_BYTES as usize, expected.clone())];
+        let mut len = HEADER_BYTES as usize;
+        for n in 0..40 {
+            let mut frame = Frame::new(0);
+            assert_eq!(frame.add(&value(n % 3, n), usize::MAX), None);
+            len += frame.rest().expect("a record").len();
+            expected.apply(value(n % 3, n));
+            ends.push((len, expected.clone()));
+        }
+        assert_eq!(len, bytes.len());
+        for cut in 0..=bytes.len() {
+            let expected = ends.iter().rev().find(|(end, _)| *end <= cut).map(|(_, state)| state.clone()).unwrap_or_default();
+            if cut > 0 {
+                assert!(read(&bytes[..cut]) == expected, "{cut} bytes");
+            }
+        }
     }
 }

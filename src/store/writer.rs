@@ -2,11 +2,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::frames::{FRAME_BYTES_FULL, Frame, HEADER_BYTES};
-use super::journal::weight;
+use super::journal::{set_aside, weight};
 use super::rewrite::{self, Rewrite, beside};
 use super::squeeze::squeeze;
 use super::{Level, Options, State};
@@ -39,10 +39,14 @@ pub(super) struct Writer {
     rewrite: Option<Rewrite>,
     /// The file is a mount: nothing can take its place.
     in_place: bool,
+    /// What the file holds was not read: it is not overwritten before it has been set aside.
+    pub(super) in_the_way: bool,
     /// Writing all anew failed: it is not tried before this.
     pause_until: Option<Instant>,
     changes: u64,
     saved_at: Instant,
+    /// A snapshot was to be saved and was not.
+    save_owed: bool,
     pub(super) say: Box<dyn Fn(&Notice) + Send>,
 }
 
@@ -58,9 +62,11 @@ impl Writer {
             unwritten: Vec::new(),
             rewrite: None,
             in_place: false,
+            in_the_way: false,
             pause_until: None,
             changes: 0,
             saved_at: Instant::now(),
+            save_owed: false,
             say,
         }
     }
@@ -84,7 +90,7 @@ impl Writer {
         }
         records.drain(missed..).for_each(|record| self.state.apply(record));
         if self.options.level == Level::Snapshot {
-            return if save || (ends && self.changes > 0) || self.autosave_is_due() { self.save() } else { Ok(()) };
+            return self.save_if_due(save, ends);
         }
         if self.file.is_none() {
             return self.rewrite_or_wait(ends, io::ErrorKind::StorageFull.into());
@@ -146,15 +152,8 @@ impl Writer {
 
     fn finish_rewrite(&mut self) -> io::Result<()> {
         let Some(rewrite) = self.rewrite.take() else { return Ok(()) };
-        match rewrite.take_place(&self.path) {
-            Ok((file, len)) => {
-                if self.options.level == Level::Power {
-                    file.sync_data()?;
-                }
-                self.sync_folder();
-                self.adopt(file, len);
-                Ok(())
-            }
+        match rewrite.take_place(&self.path, self.options.level == Level::Power) {
+            Ok((file, len)) => self.adopt_renamed(file, len),
             Err(error) => {
                 let _ = std::fs::remove_file(beside(&self.path));
                 self.in_place |= error.kind() == io::ErrorKind::ResourceBusy;
@@ -182,6 +181,14 @@ impl Writer {
         }
     }
 
+    /// Goes on with a file that was renamed to be ours; where that may not last, all is written anew before anything else.
+    fn adopt_renamed(&mut self, file: File, len: u64) -> io::Result<()> {
+        self.file = None;
+        self.sync_folder()?;
+        self.adopt(file, len);
+        Ok(())
+    }
+
     /// Goes on with a file that was written anew.
     fn adopt(&mut self, file: File, len: u64) {
         (self.len, self.base) = (len, len);
@@ -190,15 +197,17 @@ impl Writer {
     }
 
     /// Makes a renaming last.
-    fn sync_folder(&self) {
-        let Some(Ok(folder)) = self.path.parent().map(File::open) else { return };
-        let sync = move || drop(folder.sync_all());
-        if self.options.level == Level::Process {
-            // Nobody waits for what a power cut takes.
-            drop(std::thread::Builder::new().name("flush".into()).spawn(sync));
-        } else {
-            sync();
+    fn sync_folder(&self) -> io::Result<()> {
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = File::open(folder);
+        if self.options.level != Level::Process {
+            return folder?.sync_all();
         }
+        if let Ok(folder) = folder {
+            // Nobody waits for what a power cut takes.
+            drop(std::thread::Builder::new().name("flush".into()).spawn(move || drop(folder.sync_all())));
+        }
+        Ok(())
     }
 
     /// How long there is nothing to be done without new records; `None`: as long as they don't come.
@@ -235,10 +244,21 @@ impl Writer {
         if self.options.autosave_on_changes { self.changes >= interval } else { self.saved_at.elapsed() >= Duration::from_secs(interval) }
     }
 
-    fn save(&mut self) -> io::Result<()> {
-        (self.say)(&Notice::Saving { path: self.path.display().to_string() });
-        self.saved_at = Instant::now();
-        self.rewrite()
+    /// At the level `snapshot`. One that failed is tried again until it has not.
+    fn save_if_due(&mut self, asked: bool, ends: bool) -> io::Result<()> {
+        let is_due = asked || (ends && self.changes > 0) || self.autosave_is_due();
+        if is_due {
+            (self.say)(&Notice::Saving { path: self.path.display().to_string() });
+            self.saved_at = Instant::now();
+            self.save_owed = true;
+            self.pause_until = None;
+        }
+        if !self.save_owed {
+            return Ok(());
+        }
+        self.rewrite_or_wait(ends, io::ErrorKind::StorageFull.into())?;
+        self.save_owed = false;
+        Ok(())
     }
 
     fn append(&mut self, records: &[Record]) -> io::Result<()> {
@@ -272,16 +292,28 @@ impl Writer {
     /// Writes all anew at once, beside the file and then in its place, or in a file that cannot be replaced (a mount of its own, a
     /// folder that takes no other) where it is.
     pub(super) fn rewrite(&mut self) -> io::Result<()> {
+        self.make_way()?;
         match if self.in_place { None } else { self.replace()? } {
             Some(file) => {
                 let len = file.metadata()?.len();
-                self.sync_folder();
-                self.adopt(file, len);
+                self.adopt_renamed(file, len)?;
             }
             None => self.overwrite()?,
         }
         self.unwritten = Vec::new();
         self.changes = 0;
+        Ok(())
+    }
+
+    /// Sets aside what must not be overwritten.
+    fn make_way(&mut self) -> io::Result<()> {
+        if self.in_the_way {
+            let unread =
+                |error: io::Error| io::Error::new(error.kind(), format!("what it holds was not read and cannot be set aside: {error}"));
+            let aside = set_aside(&self.path).map_err(unread)?;
+            (self.say)(&Notice::StoreSetAside { path: self.path.display().to_string(), aside: aside.display().to_string() });
+            self.in_the_way = false;
+        }
         Ok(())
     }
 
@@ -305,11 +337,8 @@ impl Writer {
     /// A new file, or one whose contents are already in `state`.
     pub(super) fn begin(&mut self, whole: Option<u64>) -> io::Result<()> {
         let Some(len) = whole.filter(|len| *len >= HEADER_BYTES) else { return self.rewrite() };
-        // What a crash left.
-        match std::fs::remove_file(beside(&self.path)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        // Where nothing can be removed nothing was left, or it does no harm until something can.
+        rewrite::clear(&beside(&self.path)).or_else(|error| if is_of_the_folder(&error) { Ok(()) } else { Err(error) })?;
         let file = OpenOptions::new().append(true).open(&self.path)?;
         file.set_len(len)?;
         // Restarts must not let a file of old values grow and grow.

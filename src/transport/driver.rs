@@ -445,14 +445,6 @@ impl Shard {
         .await;
     }
 
-    /// Hears of the store's progress.
-    pub(super) async fn heed_store(self, progress: Arc<Notify>) {
-        loop {
-            progress.notified().await;
-            self.turn(Driver::heed_store);
-        }
-    }
-
     /// Tells the machine when its deadlines are reached.
     pub(super) async fn keep_time(self) {
         loop {

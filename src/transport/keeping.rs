@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::driver::{Answer, Driver};
+use super::driver::{Answer, Driver, Shard};
 use crate::broker::{ConnectionId, Input, Record};
+use crate::notice::Notice;
 use crate::store::{Forgetful, Progress, Store};
 
 /// The store, and who waits for it.
@@ -45,6 +47,23 @@ impl Keeping {
     }
 }
 
+impl Shard {
+    /// Hears of the store's progress.
+    pub(super) async fn heed_store(self, progress: Arc<Notify>) {
+        loop {
+            progress.notified().await;
+            let has_ended = self.turn(|driver| {
+                driver.heed_store();
+                driver.keeping.seen.has_ended
+            });
+            if has_ended == Some(true) {
+                self.notice(&Notice::StoreThreadGone {});
+                self.fail();
+            }
+        }
+    }
+}
+
 impl Driver {
     /// `Effect::Hold`
     pub(super) fn hold(&mut self, id: ConnectionId, until: u64) {
@@ -76,8 +95,9 @@ impl Driver {
         if progress == before {
             return;
         }
-        if progress.failing != before.failing {
-            self.input(Input::StoreFailing { failing: progress.failing });
+        let is_ill = |progress: Progress| progress.failing || progress.is_unsaved;
+        if is_ill(progress) != is_ill(before) {
+            self.input(Input::StoreFailing { failing: is_ill(progress) });
         }
         if progress.stored > before.stored {
             self.input(Input::Stored { count: progress.stored });

@@ -95,7 +95,7 @@ fn open_store(parts: &Parts, seed: u64, progress: &Arc<tokio::sync::Notify>, out
     let say = Box::new(move |notice: &Notice| {
         logger.notice(notice);
         match notice {
-            Notice::StoreFailing { .. } => notify.ill(notice.to_string().trim_start_matches("Error: ")),
+            Notice::StoreFailing { .. } | Notice::SaveFailing { .. } => notify.ill(notice.to_string().trim_start_matches("Error: ")),
             Notice::StoreRecovered { .. } => notify.ill(""),
             // A sign of life amid what may take its time.
             Notice::Imported { .. } => notify.say("WATCHDOG=1"),

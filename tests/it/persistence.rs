@@ -3,11 +3,15 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
+use darner::mqtt::{Packet, PacketId, Publish, Qos};
 use nix::sys::signal::Signal;
 
+use crate::broker::client::Client;
 use crate::support::peer::debian;
 use crate::support::process::{Broker, Folder, run, wait_until};
+use crate::support::store::{frame_with, of_a_later_version};
 
 /// A folder for the store, which the broker's own user may write to.
 fn place() -> Folder {
@@ -81,24 +85,122 @@ fn a_good_end_keeps_all_even_what_nobody_waited_for() {
     assert_eq!(retained(&start(&place, ""), "state"), "last\n");
 }
 
+/// At the level `snapshot`.
+fn start_snapshot(place: &Folder, more: &str) -> Broker {
+    let folder = Folder::new("snapshot");
+    folder.write("darner.toml", "durability = \"snapshot\"\n");
+    let location = place.path().display();
+    let conf = format!(
+        "listener {{port}} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {location}\nsys_interval 0\n{more}"
+    );
+    Broker::start_in(folder, &conf)
+}
+
 #[test]
 fn at_the_snapshot_level_a_signal_saves_and_a_crash_loses_what_came_after() {
     let place = place();
-    let start = || {
-        let broker = Folder::new("snapshot");
-        broker.write("darner.toml", "durability = \"snapshot\"\n");
-        let location = place.path().display();
-        let conf = format!("listener {{port}} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {location}\n");
-        Broker::start_in(broker, &conf)
-    };
-    let broker = start();
+    let broker = start_snapshot(&place, "");
     assert_eq!(publish(&broker, "state", "saved", &["-r"]), 0);
     broker.signal(Signal::SIGUSR1);
     broker.wait_for_log("Saving in-memory database to ");
     wait_until("the file", || store(&place).exists());
     assert_eq!(publish(&broker, "state", "not saved", &["-r"]), 0);
     kill(broker);
-    assert_eq!(retained(&start(), "state"), "saved\n");
+    assert_eq!(retained(&start_snapshot(&place, ""), "state"), "saved\n");
+}
+
+#[test]
+fn at_the_snapshot_level_autosave_interval_is_seconds() {
+    let place = place();
+    let broker = start_snapshot(&place, "autosave_interval 1\n");
+    assert_eq!(publish(&broker, "state", "saved by itself", &["-r"]), 0);
+    wait_until("the file", || store(&place).exists());
+    assert_eq!(publish(&broker, "state", "saved once more", &["-r"]), 0);
+    wait_until("the next save", || broker.log().matches("Saving in-memory database to ").count() > 1);
+    wait_until("the value", || crate::support::store::count(&std::fs::read(store(&place)).expect("a store"), "saved once more") == 1);
+    kill(broker);
+    assert_eq!(retained(&start_snapshot(&place, ""), "state"), "saved once more\n");
+}
+
+#[test]
+fn at_the_snapshot_level_autosave_on_changes_counts_changes() {
+    let place = place();
+    let more = "autosave_interval 3\nautosave_on_changes true\n";
+    let broker = start_snapshot(&place, more);
+    for n in 1..=2 {
+        assert_eq!(publish(&broker, "state", &format!("value {n}"), &["-r"]), 0);
+    }
+    // Longer than it would take with seconds.
+    std::thread::sleep(Duration::from_secs(4));
+    kill(broker);
+    assert!(!store(&place).exists(), "two changes are not three");
+    let broker = start_snapshot(&place, more);
+    for n in 1..=4 {
+        assert_eq!(publish(&broker, "state", &format!("value {n}"), &["-r"]), 0);
+    }
+    wait_until("the file", || store(&place).exists());
+    kill(broker);
+    let found = retained(&start_snapshot(&place, more), "state");
+    assert!(found == "value 3\n" || found == "value 4\n", "{found:?}");
+}
+
+#[test]
+fn what_expires_while_nothing_runs_is_gone_after_the_restart() {
+    let place = place();
+    let more = "persistent_client_expiration 2s\n";
+    let broker = start(&place, more);
+    subscribe(&broker);
+    assert_eq!(publish(&broker, "q/t", "waits", &[]), 0);
+    let expiry = |secs: &'static str| ["-r", "-V", "mqttv5", "-D", "publish", "message-expiry-interval", secs];
+    assert_eq!(publish(&broker, "state/short", "short", &expiry("2")), 0);
+    assert_eq!(publish(&broker, "state/long", "long", &expiry("600")), 0);
+    let written = Instant::now();
+    kill(broker);
+    std::thread::sleep(Duration::from_millis(2_500));
+    let broker = start(&place, more);
+    let arguments = ["-V", "mqttv5", "-t", "state/#", "-F", "%t %E", "-W", "2"];
+    let (_, left) = client(&broker, "mosquitto_sub", &arguments);
+    let (topic, secs) = left.trim().split_once(' ').unwrap_or_else(|| panic!("one message: {left:?}"));
+    assert_eq!(topic, "state/long");
+    let secs: u64 = secs.parse().expect("seconds");
+    assert!(secs <= 598 && secs + written.elapsed().as_secs() >= 597, "{secs} of 600 are left");
+    let mut reader = Client::silent(broker.port);
+    assert_eq!(reader.come_back("reader"), Some(false), "the session has ended");
+    reader.ping();
+}
+
+/// A payload that is a store's own frames is a payload, whatever happens to the frame it stands in.
+#[test]
+fn a_payload_of_frames_forges_nothing_when_its_own_frame_is_damaged() {
+    let elsewhere = place();
+    let broker = start(&elsewhere, "");
+    assert_eq!(publish(&broker, "forged", "nobody published this", &["-r"]), 0);
+    kill(broker);
+    let frames = std::fs::read(store(&elsewhere)).expect("a store");
+    let place = place();
+    let broker = start(&place, "");
+    assert_eq!(publish(&broker, "t/0", "value 0", &["-r"]), 0);
+    let mut attacker = Client::connect(broker.port, "attacker");
+    attacker.send(&Packet::Publish(Publish {
+        dup: false,
+        qos: Qos::AtLeastOnce,
+        retain: true,
+        topic: "attack",
+        packet_id: Some(PacketId::MIN),
+        properties: Vec::new(),
+        payload: &frames,
+    }));
+    assert_eq!(attacker.receive_bytes().map(|bytes| bytes[0]), Ok(0x40), "PUBACK");
+    assert_eq!(publish(&broker, "t/1", "value 1", &["-r"]), 0);
+    kill(broker);
+    let mut bytes = std::fs::read(store(&place)).expect("a store");
+    let outer = frame_with(&bytes, "attack");
+    bytes[outer.end - 1] ^= 1;
+    std::fs::write(store(&place), bytes).expect("ours");
+    let broker = start(&place, "");
+    broker.wait_for_log("0 sessions and 2 retained messages were recovered");
+    let (_, seen) = client(&broker, "mosquitto_sub", &["-t", "#", "-v", "-W", "1"]);
+    assert_eq!(seen.lines().collect::<Vec<_>>(), ["t/0 value 0", "t/1 value 1"]);
 }
 
 #[test]
@@ -110,14 +212,13 @@ fn a_damaged_store_is_set_aside_and_what_can_be_read_is_recovered() {
     }
     kill(broker);
     let whole = std::fs::read(store(&place)).expect("the store");
-    let at = |text: &[u8]| whole.windows(text.len()).position(|window| window == text).expect("it is there");
+    let at = |text: &str| frame_with(&whole, text).end - 3;
     let mut flipped = whole.clone();
-    flipped[at(b"value 1")] ^= 1;
-    let mut newer = whole.clone();
-    newer[8] = 99;
+    flipped[at("value 1")] ^= 1;
+    let newer = of_a_later_version(&whole);
     let cases: [(&str, Vec<u8>, &[&str]); 4] = [
         ("a flipped bit", flipped, &["t/0 value 0", "t/2 value 2"]),
-        ("cut off", whole[..at(b"value 2")].to_vec(), &["t/0 value 0", "t/1 value 1"]),
+        ("cut off", whole[..at("value 2")].to_vec(), &["t/0 value 0", "t/1 value 1"]),
         ("without a beginning", whole[10..].to_vec(), &["t/0 value 0", "t/1 value 1", "t/2 value 2"]),
         ("newer", newer, &[]),
     ];

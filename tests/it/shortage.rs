@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 
 use crate::broker::client::{Client, Ended};
 use crate::support::process::{Broker, Folder, darner, free_port, run, wait_until};
+use crate::support::store;
 use crate::support::strace::Strace;
 use crate::support::volume::Volume;
 
@@ -198,8 +199,7 @@ fn the_health_check_and_the_status_tell_of_a_full_disk_and_of_its_end() {
         .spawn()
         .expect("the supervisor starts");
     let supervisor = Supervisor(supervisor);
-    wait_until("the supervised broker", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-    assert_eq!(check(&run_folder).0, 0);
+    wait_until("the supervised broker", || check(&run_folder).0 == 0);
     volume.fill();
     let mut publisher = Client::connect(port, "publisher");
     while publish(&mut publisher, "state", &[b'x'; 3000], Qos::AtLeastOnce).is_ok() {}
@@ -285,4 +285,137 @@ fn a_file_in_a_folder_that_takes_no_other_is_written_anew_where_it_is() {
     assert!(size() < 4_000_000, "{}", size());
     crash(broker);
     assert!(retained(&start(), "state").starts_with("59 "));
+}
+
+/// As a single file that is mounted into a read-only root: there is no room beside it.
+#[test]
+fn what_cannot_be_read_and_cannot_be_set_aside_is_not_overwritten() {
+    let volume = Volume::new("1m");
+    let broker = start(&volume);
+    until_taken(&broker, "state", b"a later version's");
+    crash(broker);
+    let kept = store::of_a_later_version(&std::fs::read(volume.file("mosquitto.db")).expect("a store"));
+    std::fs::write(volume.file("mosquitto.db"), &kept).expect("ours");
+    let (root, file) = (volume.path().display().to_string(), volume.path().join("mosquitto.db").display().to_string());
+    volume.run(&["sh", "-c", "chmod 755 $1 && chmod 666 $2", "sh", &root, &file]);
+    let conf = format!("listener {{port}} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {root}\n");
+    let broker = Broker::start_within(&volume.within(), Folder::new("shortage"), &conf);
+    broker.wait_for_log("was written by a later version of darner");
+    broker.wait_for_log("Error: Nothing can be kept in ");
+    assert!(broker.log().contains("could not be set aside"), "{}", broker.log());
+    let mut five = client(&broker, "five", ProtocolVersion::V5);
+    assert_eq!(publish(&mut five, "state", b"refused", Qos::AtLeastOnce), Ok((4, QUOTA_EXCEEDED)));
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    assert_eq!(std::fs::read(volume.file("mosquitto.db")).expect("it is there"), kept);
+    // Room is made for it.
+    volume.run(&["chmod", "777", &root]);
+    broker.wait_for_log("can be written to again");
+    until_taken(&broker, "state", b"taken");
+    let entries = std::fs::read_dir(volume.file("")).expect("a folder").flatten().map(|entry| entry.path());
+    let aside = entries.into_iter().find(|path| path.to_string_lossy().contains(".damaged-")).expect("it was set aside");
+    assert_eq!(std::fs::read(&aside).expect("it is there"), kept);
+    assert!(broker.log().contains(&aside.file_name().expect("a name").display().to_string()), "{}", broker.log());
+}
+
+#[test]
+fn a_single_file_in_a_read_only_root_is_opened_again_without_a_complaint() {
+    let volume = Volume::new("1m");
+    let (root, path) = (volume.path().display().to_string(), volume.path().join("mosquitto.db").display().to_string());
+    let other = volume.path().join("bound").display().to_string();
+    let script = "touch $1 $2 && mount --bind $2 $1 && mount -o remount,bind,ro $3";
+    volume.run(&["sh", "-c", script, "sh", &path, &other, &root]);
+    for number in 0..2 {
+        let broker = start(&volume);
+        until_taken(&broker, &format!("state/{number}"), b"kept");
+        assert!(!broker.log().contains("Nothing can be kept"), "{}", broker.log());
+        crash(broker);
+    }
+    assert_eq!(retained(&start(&volume), "state/0"), "kept");
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_saved_is_said_until_it_can_be() {
+    let volume = Volume::new("1m");
+    let start = || {
+        let folder = Folder::new("shortage");
+        folder.write("darner.toml", "durability = \"snapshot\"\n");
+        let location = volume.path().display();
+        let conf = format!(
+            "listener {{port}} 127.0.0.1\nallow_anonymous true\nuser root\nsys_interval 1\npersistence true\npersistence_location {location}\n"
+        );
+        Broker::start_within(&volume.within(), folder, &conf)
+    };
+    let broker = start();
+    volume.fill();
+    let mut publisher = client(&broker, "publisher", ProtocolVersion::V5);
+    let taken = |publisher: &mut Client, topic: &str| publish(publisher, topic, &[b'x'; 5000], Qos::AtLeastOnce);
+    assert_eq!(taken(&mut publisher, "state"), Ok((4, NO_SUBSCRIBERS)));
+    broker.signal(Signal::SIGUSR1);
+    broker.wait_for_log("cannot be saved");
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert!(!broker.log().contains("can be written to again"), "{}", broker.log());
+    assert_eq!(retained(&broker, "$SYS/broker/persistence/failing"), "1");
+    let check = || run(Command::new(darner()).arg("healthcheck").env("HEALTHCHECK_PORT", broker.port.to_string()));
+    assert_eq!(check().0, 1);
+    assert_eq!(taken(&mut publisher, "more"), Ok((4, NO_SUBSCRIBERS)), "nothing is refused: this level promises none of it");
+    volume.free();
+    broker.wait_for_log("can be written to again");
+    wait_until("the state in $SYS", || retained(&broker, "$SYS/broker/persistence/failing") == "0");
+    assert_eq!(check().0, 0);
+    crash(broker);
+    assert_eq!(retained(&start(), "state"), "x".repeat(5000));
+}
+
+/// Sessions while nothing can be kept: those that are kept go on, no new one is promised, and no subscription of one that lasts.
+#[test]
+fn while_nothing_can_be_kept_no_session_and_no_subscription_is_promised() {
+    const SERVER_UNAVAILABLE: u8 = 3;
+    const FAILURE: u8 = 0x80;
+    let volume = Volume::new("1m");
+    let broker = start(&volume);
+    let versions =
+        [(ProtocolVersion::V5, "five", QUOTA_EXCEEDED, QUOTA_EXCEEDED), (ProtocolVersion::V311, "three", SERVER_UNAVAILABLE, FAILURE)];
+    let mut known = Vec::new();
+    for (version, name, ..) in versions {
+        let (mut client, code) = Client::lasting(broker.port, name, version);
+        assert_eq!(code, Some(0));
+        assert_eq!(client.ask("kept", Qos::AtLeastOnce), Ok(1));
+        assert_eq!(client.ask("given/up", Qos::AtLeastOnce), Ok(1));
+        known.push(client);
+    }
+    let fault = fault(&broker, &volume, "write,openat,ftruncate", "ENOSPC");
+    let mut publisher = client(&broker, "publisher", ProtocolVersion::V5);
+    let _ = publish(&mut publisher, "unsure", b"x", Qos::AtLeastOnce);
+    broker.wait_for_log("Error: Nothing can be kept in ");
+    for ((version, name, refused, failure), known) in versions.into_iter().zip(&mut known) {
+        let (_, code) = Client::lasting(broker.port, &format!("new {name}"), version);
+        assert_eq!(code, Some(refused), "{name}: CONNECT");
+        assert_eq!(known.ask("more", Qos::AtLeastOnce), Ok(failure), "{name}: SUBSCRIBE");
+        assert_eq!(known.unsubscribe("given/up"), Ok(()), "{name}: UNSUBSCRIBE");
+        assert_eq!(
+            client(&broker, &format!("passing {name}"), version).ask("more", Qos::AtLeastOnce),
+            Ok(1),
+            "{name}: nothing of it is kept"
+        );
+        let (mut again, code) = Client::lasting(broker.port, name, version);
+        assert_eq!(code, Some(0), "{name} comes back to its session");
+        again.ping();
+    }
+    drop(fault);
+    broker.wait_for_log("can be written to again");
+    for (version, name, ..) in versions {
+        let (mut client, code) = Client::lasting(broker.port, &format!("new {name}"), version);
+        assert_eq!(code, Some(0), "{name}: CONNECT");
+        assert_eq!(client.ask("more", Qos::AtLeastOnce), Ok(1), "{name}: SUBSCRIBE");
+    }
+    crash(broker);
+    let broker = start(&volume);
+    for (version, name, ..) in versions {
+        let (mut back, _) = Client::lasting(broker.port, name, version);
+        let mut publisher = client(&broker, "publisher", ProtocolVersion::V311);
+        for topic in ["given/up", "more", "kept"] {
+            publisher.publish(topic, topic.as_bytes());
+        }
+        assert_eq!(back.receive_payload(), b"kept", "{name}: what it gave up is gone, what was refused is not there");
+    }
 }

@@ -94,8 +94,7 @@ fn store(broker: &Broker) -> PathBuf {
 
 /// How often `text` stands in the store's file.
 fn count(broker: &Broker, text: &str) -> usize {
-    let bytes = std::fs::read(store(broker)).expect("a store");
-    bytes.windows(text.len()).filter(|window| *window == text.as_bytes()).count()
+    crate::support::store::count(&std::fs::read(store(broker)).expect("a store"), text)
 }
 
 /// All until now is in the file: the broker has answered something that waited for it.
@@ -171,16 +170,9 @@ fn a_changed_level_of_durability_waits_for_a_restart_and_a_reload_says_so() {
 fn acknowledgements_do_not_wait_for_the_disk_while_all_is_written_anew() {
     let broker = start("process");
     let mut client = Client::connect(broker.port, "publisher");
-    let value = |n: u16| format!("{n} {}", "x".repeat(50_000));
     let copy = broker.folder.path().join("mosquitto.db.new");
     let hold = Strace::attach(&broker, &[], &["-e", "trace=fsync", "-e", "inject=fsync:delay_enter=60000000:when=1"]);
-    let mut number = 0;
-    while !copy.exists() {
-        number += 1;
-        assert!(number < 100, "the file outgrows what it holds");
-        send(&mut client, &publish("state", value(number).as_bytes(), (Qos::AtLeastOnce, true), number));
-        assert_eq!(answer(&mut client), Ok(0x40));
-    }
+    let mut number = outgrow(&broker, &mut client);
     for _ in 0..20 {
         number += 1;
         send(&mut client, &publish("state", value(number).as_bytes(), (Qos::AtLeastOnce, true), number));
@@ -189,14 +181,124 @@ fn acknowledgements_do_not_wait_for_the_disk_while_all_is_written_anew() {
     assert!(copy.exists());
     drop(hold);
     wait_until("the file's replacement", || !copy.exists());
+    let broker = again(broker);
+    let mut reader = Client::connect(broker.port, "reader");
+    reader.subscribe("state");
+    assert_eq!(String::from_utf8(reader.receive_payload()).expect("text"), value(number));
+}
+
+/// The same configuration in the same folder, once more.
+fn again(mut broker: Broker) -> Broker {
     broker.signal(Signal::SIGKILL);
-    let mut broker = broker;
     broker.exit_code();
     let conf = std::fs::read_to_string(broker.folder.path().join("mosquitto.conf")).expect("a configuration");
     let folder = std::mem::replace(&mut broker.folder, Folder::new("sparing"));
     let port = broker.port.to_string();
-    let broker = Broker::start_in(folder, &conf.replace(&port, "{port}"));
-    let mut reader = Client::connect(broker.port, "reader");
-    reader.subscribe("state");
-    assert_eq!(String::from_utf8(reader.receive_payload()).expect("text"), value(number));
+    Broker::start_in(folder, &conf.replace(&port, "{port}"))
+}
+
+/// Publishes values that grow the file until it is being written anew; the number of the last.
+fn outgrow(broker: &Broker, client: &mut Client) -> u16 {
+    let copy = broker.folder.path().join("mosquitto.db.new");
+    let mut number = 0;
+    while !copy.exists() {
+        number += 1;
+        assert!(number < 100, "the file outgrows what it holds");
+        send(client, &publish("state", value(number).as_bytes(), (Qos::AtLeastOnce, true), number));
+        assert_eq!(answer(client), Ok(0x40));
+    }
+    number
+}
+
+fn value(number: u16) -> String {
+    format!("{number} {}", "x".repeat(50_000))
+}
+
+/// Flushes that fail when the file is replaced: the last before it or the first after it, the next one, and that of the folder.
+#[test]
+fn at_the_level_power_a_flush_that_fails_when_the_file_is_replaced_loses_nothing_that_is_acknowledged() {
+    // Each of these values flushes once, and at the last the file begins to be written anew.
+    const UNTIL: u16 = 21;
+    for failing in [Some(UNTIL + 1), Some(UNTIL + 2), None] {
+        let broker = start("power");
+        let mut client = Client::connect(broker.port, "publisher");
+        let folder = broker.folder.path().display().to_string();
+        // Writing anew takes its time, so that it does not mend at once what went wrong before.
+        let of_file = |when: u16| format!("inject=fdatasync:error=EIO:when={when}");
+        let fault = match failing {
+            Some(when) => Strace::attach(
+                &broker,
+                &[],
+                &["-e", "trace=fdatasync,fsync", "-e", &of_file(when), "-e", "inject=fsync:delay_enter=2000000"],
+            ),
+            None => Strace::attach(&broker, &[], &["-e", "trace=fsync", "-P", &folder, "-e", "inject=fsync:error=EIO:when=1"]),
+        };
+        let mut number = outgrow(&broker, &mut client);
+        assert_eq!(number, UNTIL);
+        wait_until("the file's replacement", || !broker.folder.path().join("mosquitto.db.new").exists());
+        let (mut acknowledged, mut count) = (number, 0);
+        while count < 3 {
+            number += 1;
+            assert!(number < 200, "the broker recovers");
+            send(&mut client, &publish("state", value(number).as_bytes(), (Qos::AtLeastOnce, true), number));
+            if answer(&mut client) == Ok(0x40) {
+                acknowledged = number;
+                count += 1;
+            } else {
+                std::thread::sleep(std::time::Duration::from_millis(100));
+                client = Client::connect(broker.port, "publisher");
+            }
+        }
+        let broker = again(broker);
+        drop(fault);
+        let mut reader = Client::connect(broker.port, "reader");
+        reader.subscribe("state");
+        let found = String::from_utf8(reader.receive_payload()).expect("text");
+        let found: u16 = found.split(' ').next().and_then(|number| number.parse().ok()).expect("a number");
+        assert!(found >= acknowledged, "{failing:?}: {found} after {acknowledged}");
+    }
+}
+
+#[test]
+fn at_the_level_power_the_file_takes_its_place_when_all_of_it_is_on_the_disk() {
+    let broker = start("power");
+    let (copy, trace) = (broker.folder.path().join("mosquitto.db.new"), broker.folder.path().join("trace"));
+    let mut client = Client::connect(broker.port, "publisher");
+    let calls = "trace=write,fsync,fdatasync,rename,renameat,renameat2";
+    let trace_to = trace.display().to_string();
+    let hold = ["-y", "-o", &trace_to, "-e", calls, "-e", "inject=fsync:delay_enter=2000000:when=1"];
+    let strace = Strace::attach(&broker, &[], &hold);
+    let mut number = outgrow(&broker, &mut client);
+    for _ in 0..3 {
+        number += 1;
+        send(&mut client, &publish("state", value(number).as_bytes(), (Qos::AtLeastOnce, true), number));
+        assert_eq!(answer(&mut client), Ok(0x40), "while the copy is being flushed");
+    }
+    assert!(copy.exists());
+    wait_until("the file's replacement", || !copy.exists());
+    settle(&broker);
+    drop(strace);
+    let text = std::fs::read_to_string(&trace).expect("a trace");
+    let (folder, copy) = (format!("{}>", broker.folder.path().display()), format!("{}>", copy.display()));
+    let lines: Vec<&str> = text.lines().collect();
+    let last = |found: &dyn Fn(&str) -> bool| lines.iter().rposition(|line| found(line)).unwrap_or_else(|| panic!("{text}"));
+    let renamed = last(&|line| line.contains("rename"));
+    let before = |found: &dyn Fn(&str) -> bool| lines[..renamed].iter().rposition(|line| found(line)).unwrap_or_else(|| panic!("{text}"));
+    let added = before(&|line| line.contains("write(") && line.contains(&copy));
+    let flushed = before(&|line| line.contains("fdatasync(") && line.contains(&copy));
+    let kept = last(&|line| line.contains("fsync(") && line.contains(&folder));
+    assert!(added < flushed && flushed < renamed && renamed < kept, "{added} {flushed} {renamed} {kept}\n{text}");
+}
+
+#[test]
+fn the_signal_to_save_makes_all_last_through_a_power_cut_at_the_level_process_too() {
+    let broker = start("process");
+    settle(&broker);
+    let trace = broker.folder.path().join("trace");
+    let strace = Strace::attach(&broker, &[], &["-y", "-o", &trace.display().to_string(), "-e", "trace=fdatasync"]);
+    broker.signal(Signal::SIGUSR1);
+    broker.wait_for_log("Saving in-memory database to ");
+    let flushed = || std::fs::read_to_string(&trace).is_ok_and(|text| text.contains("mosquitto.db>) ") && text.contains("= 0"));
+    wait_until("the flush", flushed);
+    drop(strace);
 }

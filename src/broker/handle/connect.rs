@@ -277,7 +277,7 @@ impl Broker {
             return self.refuse(id, connect, ReasonCode::ServerBusy, out);
         }
         let asked = Asked::of(connect);
-        if self.store_failing && self.persists && known.is_none() && asked.session_expiry_secs > 0 {
+        if self.refuses_to_keep && self.persists && known.is_none() && asked.session_expiry_secs > 0 {
             let v5 = connect.version == ProtocolVersion::V5;
             return self.refuse(id, connect, if v5 { ReasonCode::QuotaExceeded } else { ReasonCode::ServerUnavailable }, out);
         }

@@ -60,7 +60,7 @@ impl Broker {
             return self.decline(id, (version, qos, packet_id), ReasonCode::Success, out);
         }
         let no_memory = self.memory_full && (qos != Qos::AtMostOnce || retain) && !payload.is_empty();
-        if no_memory || (self.store_failing && self.would_be_kept(key, qos, retain, &topic)) {
+        if no_memory || (self.refuses_to_keep && self.would_be_kept(key, qos, retain, &topic)) {
             // An acknowledgement would promise what cannot be kept; version 3 knows no other way to say so than to close.
             return match version {
                 ProtocolVersion::V5 => self.decline(id, (version, qos, packet_id), ReasonCode::QuotaExceeded, out),

@@ -48,7 +48,7 @@ impl Broker {
         options.qos = options.qos.min(session.max_qos);
         let filter = mounted(&request.filter, session.mount_point.as_deref());
         let held = Held { options, identifier };
-        let nothing_kept = self.store_failing && session.is_recorded;
+        let nothing_kept = self.refuses_to_keep && session.is_recorded;
         let no_memory = self.memory_full && !session.identity.trusted;
         if (nothing_kept || no_memory || session.subscriptions.len() >= SUBSCRIPTIONS_MAX) && !session.subscriptions.contains_key(&*filter)
         {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use darner::mqtt::codec::{Decoded, decode, encode};
 use darner::mqtt::{
-    Connect, Packet, PacketId, Property, ProtocolVersion, Publish, Qos, Subscribe, SubscriptionOptions, SubscriptionRequest,
+    Connect, Packet, PacketId, Property, ProtocolVersion, Publish, Qos, Subscribe, SubscriptionOptions, SubscriptionRequest, Unsubscribe,
 };
 
 pub struct Client {
@@ -50,7 +50,7 @@ impl Client {
     /// A client of version 5 without a Client Identifier, and the one that it is assigned.
     pub fn without_id(port: u16) -> (Self, String) {
         let mut client = Self { version: ProtocolVersion::V5, ..Self::silent(port) };
-        client.say_connect("", None, true);
+        client.hail("", None, true);
         let bytes = client.receive_bytes().expect("CONNACK");
         let Ok(Decoded::Packet { packet: Packet::Connack(connack), .. }) = decode(&bytes, client.version, u32::MAX) else {
             panic!("no CONNACK: {bytes:02x?}");
@@ -90,19 +90,34 @@ impl Client {
         }
     }
 
+    /// One whose session outlives the connection, in any version.
+    pub fn lasting(port: u16, client_id: &str, version: ProtocolVersion) -> (Self, Option<u8>) {
+        let mut client = Self { version, ..Self::silent(port) };
+        let code = client.introduce(client_id, None, false);
+        (client, code)
+    }
+
+    /// CONNECT to a session that should be there; Session Present of its CONNACK.
+    pub fn come_back(&mut self, client_id: &str) -> Option<bool> {
+        self.hail(client_id, None, false);
+        Some(self.receive_bytes().ok()?.get(2)? & 1 == 1)
+    }
+
     /// CONNECT, and the return code of its CONNACK.
     fn introduce(&mut self, client_id: &str, login: Option<(&str, &str)>, clean_start: bool) -> Option<u8> {
-        self.say_connect(client_id, login, clean_start);
+        self.hail(client_id, login, clean_start);
         self.receive_bytes().ok()?.get(3).copied()
     }
 
-    fn say_connect(&mut self, client_id: &str, login: Option<(&str, &str)>, clean_start: bool) {
+    fn hail(&mut self, client_id: &str, login: Option<(&str, &str)>, clean_start: bool) {
+        let lasts = self.version == ProtocolVersion::V5 && !clean_start;
+        let properties = if lasts { vec![Property::SessionExpiryInterval(600)] } else { Vec::new() };
         self.send(&Packet::Connect(Box::new(Connect {
             version: self.version,
             bridge: false,
             clean_start,
             keep_alive: 60,
-            properties: Vec::new(),
+            properties,
             client_id: client_id.to_owned(),
             will: None,
             username: login.map(|(name, _)| name.to_owned()),
@@ -135,13 +150,28 @@ impl Client {
 
     /// SUBSCRIBE, and its SUBACK.
     pub fn subscribe_at(&mut self, filter: &str, qos: Qos) {
+        assert!(self.ask(filter, qos).is_ok_and(|code| code < 0x80), "SUBACK");
+    }
+
+    /// SUBSCRIBE, and the code of its SUBACK.
+    pub fn ask(&mut self, filter: &str, qos: Qos) -> Result<u8, Ended> {
         let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
         self.send(&Packet::Subscribe(Subscribe {
             packet_id: PacketId::MIN,
             properties: Vec::new(),
             subscriptions: vec![SubscriptionRequest { filter: filter.to_owned(), options }],
         }));
-        assert_eq!(self.receive_bytes().map(|bytes| bytes[0]), Ok(0x90), "SUBACK");
+        self.receive_bytes().map(|bytes| {
+            assert_eq!(bytes[0], 0x90, "SUBACK");
+            bytes.last().copied().unwrap_or_default()
+        })
+    }
+
+    /// UNSUBSCRIBE, and its UNSUBACK.
+    pub fn unsubscribe(&mut self, filter: &str) -> Result<(), Ended> {
+        let unsubscribe = Unsubscribe { packet_id: PacketId::MIN, properties: Vec::new(), filters: vec![filter.to_owned()] };
+        self.send(&Packet::Unsubscribe(unsubscribe));
+        self.receive_bytes().map(|bytes| assert_eq!(bytes[0], 0xb0, "UNSUBACK"))
     }
 
     /// PINGREQ, and waits for its PINGRESP: everything sent before has been handled.

@@ -7,5 +7,6 @@ pub mod peer;
 pub mod process;
 pub mod published;
 pub mod random;
+pub mod store;
 pub mod strace;
 pub mod volume;
