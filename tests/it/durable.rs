@@ -1,8 +1,11 @@
 //! The machine's records and its durable state: what they add up to, what is made of it after a restart, and what is held back.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
-use darner::broker::{Broker, ConnectionId, Effect, Input, Origin, Outbox, Place, SecurityTables, Settings, ShardId, State, Time};
+use darner::broker::{Broker, ConnectionId, Effect, Input, Origin, Outbox, Place, Record, SecurityTables, Settings, ShardId, State, Time};
 use darner::conf::Conf;
 use darner::mqtt::codec::{self, Decoded};
 use darner::mqtt::{
@@ -10,6 +13,9 @@ use darner::mqtt::{
     SubscriptionOptions, SubscriptionRequest, Unsubscribe, Will,
 };
 
+use darner::store::{Journal, Level, Options, Store as _};
+
+use crate::support::process::Folder;
 use crate::support::random::Random;
 
 fn qos(random: &mut Random) -> Qos {
@@ -29,6 +35,8 @@ struct Bench {
     state: State,
     now: Time,
     records: u64,
+    /// Records since somebody took them.
+    batch: Vec<Record>,
     /// A second state that is made of pieces of the first and of what changes meanwhile, and how far it is.
     copy: State,
     place: Place,
@@ -67,6 +75,7 @@ impl Bench {
             state,
             now: Time(1),
             records: 0,
+            batch: Vec::new(),
             copy: State::default(),
             place: Place::default(),
             sent: Vec::new(),
@@ -81,6 +90,7 @@ impl Bench {
                 Effect::Persist(record) => {
                     self.records += 1;
                     self.state.apply(record.clone());
+                    self.batch.push(record.clone());
                     self.copy.apply(record.clone());
                 }
                 Effect::Send { connection, start, end, packet_id } => {
@@ -287,6 +297,109 @@ fn records_add_up_to_the_machines_own_durable_state_across_restarts() {
                 bench.restart();
                 bench.check(seed, n);
             }
+        }
+    }
+}
+
+/// A folder in memory where there is one: thousands of files are written.
+fn folder() -> Folder {
+    let in_memory = Path::new("/dev/shm");
+    if !in_memory.is_dir() {
+        return Folder::new("durable");
+    }
+    let path = in_memory.join(format!("darner-durable-{}-{:?}", std::process::id(), std::thread::current().id()));
+    std::fs::create_dir_all(&path).expect("a folder");
+    Folder(path)
+}
+
+/// The broker's own store, and word of its progress.
+fn open(path: PathBuf) -> (Journal, State, Receiver<()>) {
+    let (bell, heard) = channel();
+    let options = Options { path, level: Level::Process, autosave_interval_secs: 0, autosave_on_changes: false, zero: 0 };
+    let (journal, state) = Journal::open(options, Box::new(|_| ()), Box::new(move || bell.send(()).unwrap_or_default()));
+    (journal, state, heard)
+}
+
+/// Makes what the machine recorded a batch of its own, and waits for it.
+fn keep(bench: &mut Bench, journal: &mut Journal, heard: &Receiver<()>, count: &mut u64) {
+    for record in std::mem::take(&mut bench.batch) {
+        journal.append(record);
+        *count += 1;
+    }
+    journal.commit(true);
+    while journal.progress().stored < *count {
+        heard.recv_timeout(Duration::from_secs(10)).expect("the store gets on");
+    }
+}
+
+/// Without the Packet Identifier given out last: those of messages that came and were done with in one batch are free again, and are not
+/// written.
+fn sans_last_ids(state: &State) -> State {
+    let mut state = state.clone();
+    for session in state.sessions.values_mut() {
+        session.last_packet_id = None;
+    }
+    state
+}
+
+#[test]
+fn what_is_written_of_the_machines_records_adds_up_to_the_same() {
+    let folder = folder();
+    for seed in 0..60 {
+        let path = folder.path().join(format!("store-{seed}"));
+        let mut random = Random::new(seed);
+        let mut bench = Bench::new();
+        for part in 0..3 {
+            let (mut journal, state, heard) = open(path.clone());
+            assert!(sans_last_ids(&state) == sans_last_ids(&bench.state), "seed {seed}, part {part}");
+            let mut count = 0;
+            for n in 0..150 {
+                bench.step(&mut random, n);
+                if random.one_in(10) {
+                    keep(&mut bench, &mut journal, &heard, &mut count);
+                }
+            }
+            keep(&mut bench, &mut journal, &heard, &mut count);
+            journal.close();
+        }
+        let (mut journal, state, _) = open(path);
+        assert!(sans_last_ids(&state) == sans_last_ids(&bench.state), "seed {seed}: {state:#?} instead of {:#?}", bench.state);
+        journal.close();
+    }
+}
+
+#[test]
+fn a_file_that_is_cut_off_or_blank_from_any_byte_on_is_what_its_whole_batches_add_up_to() {
+    let folder = folder();
+    let path = folder.path().join("store");
+    let mut random = Random::new(7);
+    let mut bench = Bench::new();
+    let (mut journal, _, heard) = open(path.clone());
+    let len = || std::fs::metadata(&path).expect("a store").len() as usize;
+    let (mut count, mut ends) = (0, vec![(0, State::default())]);
+    for n in 0..150 {
+        bench.step(&mut random, n);
+        if random.one_in(4) {
+            keep(&mut bench, &mut journal, &heard, &mut count);
+            ends.push((len(), sans_last_ids(&bench.state)));
+        }
+    }
+    journal.close();
+    let bytes = std::fs::read(&path).expect("a store");
+    assert!(ends.len() > 20 && bytes.len() > 1_000, "{} batches, {} bytes", ends.len(), bytes.len());
+    for cut in 1..bytes.len() {
+        // What is zero anyway is not missing.
+        let seen = cut + bytes[cut..].iter().take_while(|byte| **byte == 0).count();
+        let blank = [&bytes[..cut], vec![0; bytes.len() - cut].as_slice()].concat();
+        for (what, bytes, end) in [("cut off", &bytes[..cut], cut), ("blank", &blank, seen)] {
+            let (_, expected) = ends.iter().rev().find(|(of, _)| *of <= end).expect("an empty one");
+            let place = folder.path().join("cut");
+            std::fs::create_dir_all(&place).expect("a folder");
+            std::fs::write(place.join("store"), bytes).expect("written");
+            let (mut journal, state, _) = open(place.join("store"));
+            journal.close();
+            assert!(sans_last_ids(&state) == *expected, "{what} at {cut}");
+            std::fs::remove_dir_all(place).expect("ours");
         }
     }
 }
