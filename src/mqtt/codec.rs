@@ -46,7 +46,7 @@ impl DecodeError {
 /// What an encoded packet means for the state of whoever sends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// SUBACK, PUBACK, PUBREC, PUBCOMP: a promise that something was taken over.
+    /// SUBACK, PUBACK, PUBREC, PUBCOMP: a promise that something was taken over. One that refuses promises nothing.
     Promise,
     /// CONNACK, UNSUBACK: a change of the session.
     Session,
@@ -58,7 +58,10 @@ pub enum Kind {
 /// By its first byte (2.1.1).
 pub fn kind(packet: &[u8]) -> Kind {
     let first = packet.first().copied().unwrap_or_default();
+    // Of version 5: length, Packet Identifier, Reason Code.
+    let is_refusal = packet.get(1).is_some_and(|len| *len > 2) && packet.get(4).is_some_and(|reason| *reason >= 0x80);
     match first >> 4 {
+        4 | 5 if is_refusal => Kind::Other,
         4 | 5 | 7 | 9 => Kind::Promise,
         2 | 11 => Kind::Session,
         3 if first & 0b110 == 0b100 => Kind::ExactlyOnce,

@@ -163,7 +163,7 @@ impl Broker {
 
     /// Acknowledged and dropped: version 5 learns why `[MQTT-3.3.5-2]`, version 3 cannot.
     fn decline(
-        &self,
+        &mut self,
         id: ConnectionId,
         (version, qos, packet_id): (ProtocolVersion, Qos, Option<PacketId>),
         reason: ReasonCode,
@@ -171,9 +171,20 @@ impl Broker {
     ) {
         let reason = if version == ProtocolVersion::V5 { reason } else { ReasonCode::Success };
         if let Some(packet_id) = packet_id {
+            if reason.is_error() && qos == Qos::ExactlyOnce {
+                self.forget_received(id, packet_id, out);
+            }
             let ack = reply::ack(packet_id, reason);
             let packet = if qos == Qos::ExactlyOnce { Packet::Pubrec(ack) } else { Packet::Puback(ack) };
             self.reply(id, &packet, out);
+        }
+    }
+
+    /// A PUBREC that refuses ends the flow (4.3.3): the client will not release what had come before.
+    fn forget_received(&mut self, id: ConnectionId, packet_id: PacketId, out: &mut Outbox) {
+        let Some(session) = self.session_key(id).and_then(|key| self.sessions.get_mut(key)) else { return };
+        if session.incoming.remove(&packet_id.get()).is_some() {
+            session.record(out, |client| Record::ReceivedReleased { client, packet_id });
         }
     }
 
