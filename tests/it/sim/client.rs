@@ -44,6 +44,8 @@ pub struct Client {
     pub outgoing: Vec<u8>,
     /// Its state is gone, and the broker may still have its side.
     pub must_clean: bool,
+    /// The broker said so while nothing could be kept that its session is a new one: a crash brings the old one back.
+    pub began_unkept: bool,
     /// Its state ends with the connection.
     pub ends_with_connection: bool,
     pub flights: VecDeque<Flight>,
@@ -90,6 +92,7 @@ impl Client {
             incoming: Vec::new(),
             outgoing: Vec::new(),
             must_clean: false,
+            began_unkept: false,
             ends_with_connection: false,
             flights: VecDeque::new(),
             next_packet_id: 0,
@@ -304,6 +307,9 @@ impl Client {
             Packet::Pubcomp(ack) => self.flight_ends(ack.packet_id.get(), Awaits::Pubcomp),
             Packet::Pubrec(ack) => {
                 let id = ack.packet_id.get();
+                if ack.reason.is_error() {
+                    return self.flight_ends(id, Awaits::Pubrec);
+                }
                 if let Some(flight) = self.flights.iter_mut().find(|flight| flight.packet_id == id) {
                     if flight.awaits == Awaits::Pubrec {
                         flight.awaits = Awaits::Pubcomp;
@@ -316,7 +322,14 @@ impl Client {
                 self.owe(Packet::Pubcomp(answer(ack.packet_id)), ack.packet_id.get());
             }
             Packet::Suback(suback) => {
-                if suback.reasons.iter().any(|reason| reason.is_error()) {
+                let is_refused = suback.reasons.iter().any(|reason| reason.is_error());
+                if is_refused && ledger.has_failed {
+                    if let Some(Asked::Subscribe(filter)) = self.asked.remove(&suback.packet_id.get()) {
+                        self.subscriptions.remove(&filter);
+                    }
+                    return;
+                }
+                if is_refused {
                     ledger.blame(format!("{} may not subscribe: {:?}", self.name, suback.reasons));
                 }
                 if let Some(Asked::Subscribe(filter)) = self.asked.remove(&suback.packet_id.get())
@@ -343,6 +356,9 @@ impl Client {
 
     /// What was in flight goes again, in its order `[MQTT-4.4.0-1]`.
     fn connack(&mut self, connack: &Connack, ledger: &mut Ledger) {
+        if connack.reason != ReasonCode::Success && ledger.has_failed {
+            return; // the broker closes
+        }
         if connack.reason != ReasonCode::Success {
             return ledger.blame(format!("{} is refused: {:?}", self.name, connack.reason));
         }
@@ -412,6 +428,7 @@ impl Client {
         let shared = self.filters_ever.iter().filter(|filter| filter.starts_with("$share/") && matches(filter, &message.topic)).count();
         // A delivery at QoS 0 waits for no record: a crash may undo that a will was published, which then comes once more.
         let again = if qos == 0 && message.fate != super::ledger::Fate::Published { ledger.crashes } else { 0 };
+        let again = if qos == 2 { again + ledger.crashes_failing } else { again };
         if times > most.max(shared + 1) + again && (qos == 2 || qos == 0 && message.qos == 0) {
             ledger.blame(format!("QoS {qos}: {} got message {number} {times} times", self.name));
         }

@@ -9,6 +9,7 @@ use darner::broker::message::Message;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     AcknowledgedBeforeCommit,
+    AcknowledgedWhileFailing,
     CommitTornAmidAnInput,
     ReceivedForgotten,
     ReleasedForgotten,
@@ -26,8 +27,9 @@ pub enum Fault {
     ReceiveMaximumIgnored,
 }
 
-pub const ALL: [Fault; 16] = [
+pub const ALL: [Fault; 17] = [
     Fault::AcknowledgedBeforeCommit,
+    Fault::AcknowledgedWhileFailing,
     Fault::CommitTornAmidAnInput,
     Fault::ReceivedForgotten,
     Fault::ReleasedForgotten,

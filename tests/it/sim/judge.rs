@@ -18,7 +18,8 @@ impl Run {
                 Seen::Read { link, packet, message } => self.read(link, &packet, message, now),
                 Seen::Told { link } => self.ended(link, now),
                 Seen::Sent { link, bytes } => self.sent(link, &bytes, now),
-                Seen::Left { link, first, packet_id } => self.left(link, first, packet_id),
+                Seen::Left { is_error: true, .. } => {}
+                Seen::Left { link, first, packet_id, is_error: false } => self.left(link, first, packet_id),
                 Seen::Closed { link } => self.closed(link, now),
             }
         }
@@ -65,7 +66,10 @@ impl Run {
                 let crashed = self.ledger.crashed;
                 // What was read before a crash may have been lost with it, and with a session that ended what was not released.
                 let began = self.session_began.get(&client).copied().unwrap_or_default();
-                let is_kept = self.ledger.messages[number].read.last().is_some_and(|(step, _)| *step > crashed && *step >= began);
+                let message = &mut self.ledger.messages[number];
+                // And while the store fails it may be refused.
+                let was_kept = !std::mem::replace(&mut message.is_unsure, self.world.is_failing);
+                let is_kept = was_kept && message.read.last().is_some_and(|(step, _)| *step > crashed && *step >= began);
                 let is_repeated = publish.qos == Qos::ExactlyOnce && is_kept;
                 if !is_repeated {
                     self.ledger.messages[number].read.push((step, now));
@@ -105,12 +109,19 @@ impl Run {
                     self.ledger.check_expiry(number, now, said, version == darner::mqtt::ProtocolVersion::V5);
                 }
             }
+            Packet::Connack(connack) if connack.reason.is_error() => {
+                self.expected_present.remove(&link);
+                if let Some(client) = self.world.links.get(&link).map(|link| link.client) {
+                    self.sessions.refused(client, link, &mut self.ledger);
+                }
+            }
             Packet::Connack(connack) => {
                 // Should this CONNACK be lost, the client cannot know that its session is a new one, and nothing is owed for the old one.
                 if !connack.session_present
                     && let Some(client) = self.world.links.get(&link).map(|link| link.client)
                 {
                     self.clients[client].subscriptions.clear();
+                    self.clients[client].began_unkept = self.world.is_failing;
                     self.session_began.insert(client, self.ledger.step);
                     for number in self.clients[client].released() {
                         self.ledger.messages[number].is_void = true;
@@ -129,6 +140,7 @@ impl Run {
     /// An acknowledgement is a promise once it has left.
     fn left(&mut self, link: u32, first: u8, packet_id: u16) {
         if first >> 4 == 2
+            && !self.world.is_failing
             && let Some(client) = self.world.links.get(&link).map(|link| link.client)
         {
             self.sessions.promised(client, link);
@@ -146,6 +158,9 @@ impl Run {
     fn closed(&mut self, link: u32, now: u64) {
         self.ended(link, now);
         let Some(of) = self.world.links.get(&link) else { return };
+        if self.world.is_failing {
+            return;
+        }
         let is_silent = of.keep_alive_ms > 0 && now >= of.last_read + of.keep_alive_ms;
         let is_late = now >= of.opened + 10_000;
         let is_taken_over = self.world.links.iter().any(|(other, known)| *other > link && known.client == of.client);

@@ -35,6 +35,8 @@ pub struct Published {
     pub made: u64,
     /// Steps and times (ms) at which the broker read it, retransmissions included.
     pub read: Vec<(u64, u64)>,
+    /// It was read last while the store failed.
+    pub is_unsure: bool,
     /// Step at which the last acknowledgement left the broker.
     pub acknowledged: Option<u64>,
     pub fate: Fate,
@@ -69,6 +71,10 @@ pub struct Ledger {
     pub crashes: usize,
     /// Step of the newest one.
     pub crashed: u64,
+    /// The store has failed at some time: what would have to be kept may be refused.
+    pub has_failed: bool,
+    /// Crashes while it did: what was not promised may be undone, the steps of a delivery at QoS 2 included.
+    pub crashes_failing: usize,
     /// Wills that were cancelled since the last commit.
     pub cancelled: Vec<Number>,
     violation: Option<String>,

@@ -15,6 +15,7 @@ mod world;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use fault::Fault;
 use run::Run;
@@ -68,9 +69,11 @@ fn play_seeds(engine: Engine, seeds: std::ops::Range<u64>) {
         }
         return;
     }
+    let (began, count) = (Instant::now(), seeds.end - seeds.start);
     if let Some(Failure { seed, what }) = play_all(engine, seeds) {
         panic!("seed {seed}: {what}\nreplay: SEED={seed} cargo test --test it sim::seeds -- --nocapture");
     }
+    println!("{count} seeds in {:.1} s", began.elapsed().as_secs_f64());
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub struct Profile {
     pub steps: usize,
     /// A crash every so many steps, if at all.
     pub crash_every: Option<usize>,
+    /// The store begins to fail, or recovers, every so many steps, if at all.
+    pub fail_every: Option<usize>,
     /// A cut connection every so many steps.
     pub cut_every: usize,
     pub clean_one_in: usize,
@@ -44,6 +46,7 @@ impl Profile {
             clients: 2 + random.below(5),
             steps: 300 + random.below(900),
             crash_every: crashes.then(|| 50 + random.below(300)),
+            fail_every: random.one_in(3).then(|| 20 + random.below(150)),
             cut_every: 10 + random.below(90),
             clean_one_in: *random.pick(&[2, 5, 20, 1000]),
             expiries: random.one_in(2),
@@ -62,7 +65,7 @@ impl Profile {
     pub fn with(self, engine: Engine) -> Self {
         match engine {
             Engine::Core => self,
-            Engine::Rumqttd => Self { engine, shards: 1, ..self },
+            Engine::Rumqttd => Self { engine, shards: 1, fail_every: None, ..self },
         }
     }
 

@@ -104,6 +104,9 @@ impl Run {
             // At once, or amid the effects to come.
             self.world.dies_in = Some(self.random.below(6));
         }
+        if self.profile.fail_every.is_some_and(|every| self.random.one_in(every)) {
+            self.turn_store();
+        }
         let client = self.random.below(self.clients.len());
         match self.random.below(100) {
             0..20 => self.carry_up(client),
@@ -115,7 +118,7 @@ impl Run {
             }
             90..95 => self.pass_time(),
             _ => {
-                if self.random.one_in(self.profile.commit_every) {
+                if !self.world.is_failing && self.random.one_in(self.profile.commit_every) {
                     let shard = self.random.below(self.world.shards.len());
                     self.world.commit(shard);
                     self.sessions.committed(&mut self.ledger);
@@ -137,10 +140,31 @@ impl Run {
         self.world.sweep();
     }
 
+    /// The store begins to fail, or recovers.
+    fn turn_store(&mut self) {
+        let begins = !self.world.is_failing;
+        self.say(|| format!("the store {}", if begins { "fails" } else { "recovers" }));
+        if begins {
+            self.ledger.has_failed = true;
+            self.world.fail();
+        } else {
+            self.world.recover();
+        }
+        self.judge();
+        if !begins && !self.world.is_dead {
+            self.sessions.committed(&mut self.ledger);
+            self.clients.iter_mut().for_each(|client| client.began_unkept = false);
+        }
+    }
+
     fn crash(&mut self) {
         self.say(|| "the broker crashes".to_owned());
         self.ledger.crashes += 1;
         self.ledger.crashed = self.ledger.step;
+        self.ledger.crashes_failing += usize::from(self.world.is_failing);
+        for client in &mut self.clients {
+            client.must_clean |= std::mem::take(&mut client.began_unkept);
+        }
         let now = self.world.now;
         // The limit of that engine: what has not come back is lost.
         for number in self.world.router.die().iter().filter_map(|payload| number_of(payload)) {
@@ -279,6 +303,7 @@ impl Run {
             empty,
             made,
             read: Vec::new(),
+            is_unsure: false,
             acknowledged: None,
             is_void: false,
             fate,
@@ -358,6 +383,9 @@ impl Run {
     fn calm_down(&mut self) {
         self.is_calm = true;
         self.world.dies_in = None;
+        if self.world.is_failing {
+            self.turn_store();
+        }
         let end = self.world.now + CALM_MS;
         for _ in 0..10_000 {
             self.ledger.step += 1;

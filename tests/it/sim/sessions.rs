@@ -86,6 +86,14 @@ impl Sessions {
         present
     }
 
+    /// The CONNECT was refused after all: nothing could be kept.
+    pub fn refused(&mut self, client: usize, link: u32, ledger: &mut Ledger) {
+        if let Some(session) = self.sessions.get(&client).filter(|session| session.link == Some(link)) {
+            cancel(session, ledger);
+            self.sessions.remove(&client);
+        }
+    }
+
     /// DISCONNECT was read.
     pub fn disconnect(&mut self, client: usize, link: u32, expiry_secs: Option<u32>, ledger: &mut Ledger) {
         let Some(session) = self.sessions.get_mut(&client).filter(|session| session.link == Some(link)) else { return };

@@ -28,6 +28,13 @@ struct Waiting {
     bytes: Option<Vec<u8>>,
 }
 
+/// What the driver tells the machine after an input's effects.
+#[derive(Default)]
+struct Answers {
+    drains: Vec<u32>,
+    not_stored: Vec<u32>,
+}
+
 /// A Network Connection, both ends.
 pub struct Link {
     pub shard: usize,
@@ -68,7 +75,7 @@ pub enum Seen {
     /// A packet was laid out for a client, at this time.
     Sent { link: u32, bytes: Vec<u8> },
     /// A packet left the broker.
-    Left { link: u32, first: u8, packet_id: u16 },
+    Left { link: u32, first: u8, packet_id: u16, is_error: bool },
     /// The broker closed the connection.
     Closed { link: u32 },
 }
@@ -91,6 +98,8 @@ pub struct World {
     /// Effects until the process dies amid the next ones.
     pub dies_in: Option<usize>,
     pub is_dead: bool,
+    /// No store takes anything.
+    pub is_failing: bool,
     pub congests: bool,
     pub fault: Option<Fault>,
 }
@@ -109,6 +118,7 @@ impl World {
             notes: None,
             dies_in: None,
             is_dead: false,
+            is_failing: false,
             congests,
             fault: None,
             settings,
@@ -178,7 +188,7 @@ impl World {
         let mut out = Outbox::default();
         let time = self.time();
         self.shards[shard].broker.handle(time, input, &mut out);
-        let mut answers = Vec::new();
+        let mut answers = Answers::default();
         let Outbox { arena, effects } = out;
         for effect in effects {
             if let Some(left) = &mut self.dies_in {
@@ -192,12 +202,15 @@ impl World {
         }
         self.shards[shard].disk.end_input();
         self.release(shard);
-        for link in answers {
+        for link in answers.drains {
             self.drain(link);
+        }
+        for link in answers.not_stored {
+            self.not_stored(link);
         }
     }
 
-    fn perform(&mut self, shard: usize, effect: Effect, arena: &[u8], drains: &mut Vec<u32>) {
+    fn perform(&mut self, shard: usize, effect: Effect, arena: &[u8], answers: &mut Answers) {
         match effect {
             Effect::Send { connection, start, end, packet_id } => {
                 let packet = &arena[start as usize..end as usize];
@@ -226,13 +239,19 @@ impl World {
             }
             Effect::WhenDrained { connection } => {
                 if let Some(link) = self.shards[shard].links.get(&connection) {
-                    drains.push(*link);
+                    answers.drains.push(*link);
                 }
             }
             Effect::Hold { connection, until } => {
-                let link = self.shards[shard].links.get(&connection).and_then(|link| self.links.get_mut(link));
-                if let Some(link) = link.filter(|_| self.fault != Some(Fault::AcknowledgedBeforeCommit)) {
-                    link.hold = link.hold.max(until);
+                let Some(link) = self.shards[shard].links.get(&connection).copied() else { return };
+                let is_ignored = match self.fault {
+                    Some(Fault::AcknowledgedBeforeCommit) => true,
+                    Some(Fault::AcknowledgedWhileFailing) => self.is_failing,
+                    _ => false,
+                };
+                if let Some(on) = self.links.get_mut(&link).filter(|_| !is_ignored) {
+                    on.hold = on.hold.max(until);
+                    answers.not_stored.extend(Some(link).filter(|_| self.is_failing && until > self.shards[shard].disk.committed()));
                 }
             }
             Effect::Authenticate { .. } => panic!("nobody has a password"),
@@ -273,9 +292,10 @@ impl World {
                     on.broker_is_there = false;
                     continue;
                 };
+                let is_error = matches!(bytes[0] >> 4, 4 | 5 | 7) && bytes.get(4).is_some_and(|reason| *reason >= 0x80);
                 let (first, id) = (bytes[0], [bytes.get(2).copied().unwrap_or(0), bytes.get(3).copied().unwrap_or(0)]);
                 on.down.extend(bytes);
-                self.see(Seen::Left { link, first, packet_id: u16::from_be_bytes(id) });
+                self.see(Seen::Left { link, first, packet_id: u16::from_be_bytes(id), is_error });
                 self.congest(link);
             }
         }
@@ -284,6 +304,7 @@ impl World {
     /// The process is killed, and another begins with what the disks hold.
     pub fn crash(&mut self, random: &mut Random) {
         self.is_dead = false;
+        self.is_failing = false;
         self.dies_in = None;
         self.mailboxes.clear();
         for link in self.links.values_mut() {
@@ -305,7 +326,7 @@ impl World {
         }
         for (number, out) in effects.into_iter().enumerate() {
             for effect in out.effects {
-                self.perform(number, effect, &out.arena, &mut Vec::new());
+                self.perform(number, effect, &out.arena, &mut Answers::default());
             }
             self.shards[number].disk.end_input();
         }
@@ -421,7 +442,43 @@ impl World {
         true
     }
 
+    /// Every store begins to fail: who waits for it waits in vain, and is closed.
+    pub fn fail(&mut self) {
+        self.is_failing = true;
+        for shard in 0..self.shards.len() {
+            self.input(shard, Input::StoreFailing { failing: true });
+        }
+        let waiting: Vec<u32> = self.links.iter().filter(|(_, on)| !on.waiting.is_empty()).map(|(link, _)| *link).collect();
+        for link in waiting {
+            self.not_stored(link);
+        }
+    }
+
+    /// Everything until now is stored.
+    pub fn recover(&mut self) {
+        self.is_failing = false;
+        for shard in 0..self.shards.len() {
+            self.input(shard, Input::StoreFailing { failing: false });
+            self.commit(shard);
+        }
+    }
+
+    /// What waits for the store is taken back, and its connection closed.
+    fn not_stored(&mut self, link: u32) {
+        let Some(on) = self.links.get_mut(&link).filter(|_| !self.is_dead) else { return };
+        on.hold = 0;
+        let closes = std::mem::take(&mut on.waiting).iter().any(|waiting| waiting.bytes.is_none());
+        on.broker_is_there &= !closes;
+        let (shard, connection) = (on.shard, on.id);
+        if self.shards[shard].links.contains_key(&connection) {
+            self.input(shard, Input::NotStored { connection });
+        }
+    }
+
     pub fn commit(&mut self, shard: usize) {
+        if self.is_failing {
+            return;
+        }
         self.router.committed();
         if let Some(count) = self.shards[shard].disk.commit() {
             self.input(shard, Input::Stored { count });
