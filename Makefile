@@ -1,7 +1,7 @@
 # The two commands: `make run` and `make test`. Both do their own set-up on a fresh Debian machine with a Rust toolchain.
 
 SHELL := /bin/sh
-.PHONY: run test soak crash-proof check docker-setup bench bench-wear bench-stores limits image fuzz help
+.PHONY: run test soak crash-proof check docker-setup bench bench-start bench-wear bench-stores limits image fuzz help
 
 # The tests' own Python comes first; Debian keeps daemons outside a plain user's PATH.
 TEST_PATH := $(CURDIR)/target/python/bin:$(PATH):/usr/sbin:/sbin
@@ -12,6 +12,7 @@ help:
 	@echo 'make soak    the broker in a simulated world, seed after seed, until stopped'
 	@echo 'make crash-proof   the real broker killed 1,000 times under load'
 	@echo 'make bench   darner and mosquitto side by side'
+	@echo 'make bench-start   how soon each is back with 1,000,000 retained messages, and in how much memory'
 	@echo 'make bench-wear   bytes that reach a card each day, beside mosquitto (WEAR_SECONDS: 600; as root)'
 	@echo 'make bench-stores   the journal beside redb, fjall and SQLite'
 	@echo 'make limits  a hostile network: what it costs in memory, and other clients in time; rewrites docs/limits.md'
@@ -61,6 +62,10 @@ image: docker-setup
 bench:
 	@tests/setup/packages.sh test
 	@PATH="$(TEST_PATH)" cargo bench --locked --bench throughput
+
+bench-start:
+	@tests/setup/packages.sh test
+	@PATH="$(TEST_PATH)" cargo bench --locked --bench start
 
 WEAR_SECONDS ?= 600
 bench-wear:

@@ -80,17 +80,7 @@ impl Broker {
     }
 
     fn spawn(program: &[String], (port, conf, location): (u16, PathBuf, Option<PathBuf>), durability: Option<&str>) -> Self {
-        let child = Command::new(&program[0])
-            .args(&program[1..])
-            .arg("-c")
-            .arg(&conf)
-            .envs(durability.map(|level| ("DARNER_DURABILITY", level)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the broker starts");
-        pin(child.id() as i32, BROKER_CORE);
+        let child = run(program, &conf, durability);
         let broker = Self { port, child, conf, location };
         for _ in 0..500 {
             if TcpStream::connect(("127.0.0.1", port)).is_ok() {
@@ -104,6 +94,23 @@ impl Broker {
     /// Where the files of its configuration are, for one that was `configured`.
     pub fn folder(&self) -> &Path {
         self.location.as_deref().unwrap_or(Path::new("."))
+    }
+
+    /// SIGTERM, and its end. What it keeps stays.
+    pub fn end(&mut self) {
+        nix::sys::signal::kill(Pid::from_raw(self.pid()), nix::sys::signal::Signal::SIGTERM).expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+
+    /// After [`Self::end`], on what it kept; whether it listens yet is for the caller to see.
+    pub fn begin_again(&mut self, program: &[String]) {
+        self.child = run(program, &self.conf, None);
+    }
+
+    /// Of the largest file that it keeps.
+    pub fn kept_bytes(&self) -> u64 {
+        let files = self.location.iter().flat_map(|folder| std::fs::read_dir(folder).expect("a folder")).flatten();
+        files.filter_map(|entry| Some(entry.metadata().ok()?.len())).max().unwrap_or_default()
     }
 
     pub fn pid(&self) -> i32 {
@@ -139,6 +146,21 @@ impl Broker {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel says so");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
+}
+
+fn run(program: &[String], conf: &Path, durability: Option<&str>) -> Child {
+    let child = Command::new(&program[0])
+        .args(&program[1..])
+        .arg("-c")
+        .arg(conf)
+        .envs(durability.map(|level| ("DARNER_DURABILITY", level)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the broker starts");
+    pin(child.id() as i32, BROKER_CORE);
+    child
 }
 
 impl Drop for Broker {
