@@ -30,6 +30,7 @@ impl Broker {
                 Effect::Persist(record) => {
                     self.records += 1;
                     caused = Some(self.records);
+                    self.pouch.note(record, self.records);
                     if matches!(record, Record::SessionEnded { .. }) {
                         self.last_session_ended = self.records;
                     }

@@ -11,6 +11,7 @@ pub mod in_flight;
 pub mod interface;
 pub mod message;
 pub mod outside;
+pub mod post;
 mod reconfigure;
 pub mod record;
 mod reply;
@@ -39,6 +40,7 @@ use deadlines::{Deadlines, Timer};
 use hashbrown::HashMap;
 use message::Identity;
 use outside::Ledger;
+use post::{Post, Pouch};
 use retained::Retained;
 use route::Scratch;
 use session::Session;
@@ -95,6 +97,9 @@ pub struct Broker {
     /// What a router outside carries, where there is one.
     outside: Option<Ledger>,
     retained: Retained,
+    /// Letters to and from other shards.
+    post: Post,
+    pouch: Pouch,
     deadlines: Deadlines,
     awaited_subacks: HashMap<u64, AwaitedSuback>,
     /// Sessions that wait for retained messages, in turn.
@@ -131,6 +136,8 @@ impl Broker {
             remote: FilterTree::default(),
             outside: (settings.conf.engine == Engine::Rumqttd).then(Ledger::default),
             retained: Retained::default(),
+            post: Post::default(),
+            pouch: Pouch::default(),
             deadlines: Deadlines::default(),
             awaited_subacks: HashMap::new(),
             replaying: VecDeque::new(),
@@ -192,7 +199,10 @@ impl Broker {
             }
             Input::Authenticated { connection, permitted } => self.authenticated(connection, permitted, now, out),
             Input::Reconfigured { settings } => self.reconfigured(settings, now, out),
-            Input::Stored { count } => self.stored = self.stored.max(count),
+            Input::Stored { count } => {
+                self.stored = self.stored.max(count);
+                self.post_stored(out);
+            }
             Input::NotStored { connection } => self.abort(connection, ReasonCode::QuotaExceeded, now, out),
             Input::StoreFailing { failing } => self.store_is_failing(failing, now, out),
             Input::FromShard { from, message } => self.hear_shard(from, message, now, out),

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use super::in_flight::Awaiting;
 use super::interface::Time;
 use super::message::{Delivery, Identity, Message};
+use super::post::Letter;
+use super::shard::ShardId;
 use super::will::Will;
 use crate::mqtt::{PacketId, ProtocolVersion, Qos, SubscriptionOptions};
 
@@ -88,6 +90,22 @@ pub enum Record {
         client: Arc<Identity>,
         packet_id: PacketId,
     },
+    /// A letter to another shard.
+    Posted {
+        to: ShardId,
+        number: u64,
+        letter: Letter,
+    },
+    /// Letters up to this one were read there.
+    PostTaken {
+        to: ShardId,
+        number: u64,
+    },
+    /// A letter from another shard was read here.
+    PostRead {
+        from: ShardId,
+        number: u64,
+    },
 }
 
 /// All of a session but what it holds.
@@ -120,6 +138,7 @@ impl Record {
             Self::Retained { message } | Self::Received { message, .. } => of_message(message),
             Self::Queued { delivery, .. } => of_message(&mut delivery.message),
             Self::RetainedExpired { at, .. } => shift(at),
+            Self::Posted { letter, .. } => of_message(letter.message_mut()),
             _ => {}
         }
     }
@@ -140,6 +159,7 @@ impl Record {
             | Self::Received { client, .. }
             | Self::ReceivedReleased { client, .. } => Some(client),
             Self::Retained { .. } | Self::RetainedCleared { .. } | Self::RetainedExpired { .. } => None,
+            Self::Posted { .. } | Self::PostTaken { .. } | Self::PostRead { .. } => None,
         }
     }
 }

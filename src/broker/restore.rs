@@ -16,17 +16,18 @@ use super::state::{Presence, State, StoredSession};
 pub const WILL_GRACE_SECS: u32 = 60;
 
 impl Broker {
-    /// Like [`Broker::new`], with what was kept. `out` gets records of what has ended meanwhile, and the interests that the other shards
-    /// must know. Sessions whose client was connected begin to expire now; wills that are due are published at the first deadline.
+    /// Like [`Broker::new`], with what was kept. `out` gets records of what has ended meanwhile, and what the other shards must
+    /// know of its interests before anything else happens to them. Sessions whose client was connected begin to expire now; wills that are due are published at the first deadline.
     pub fn restore((shard, shards): (ShardId, u16), settings: Settings, seed: u64, state: State, now: Time, out: &mut Outbox) -> Self {
         let mut broker = Self::new(shard, shards, settings, seed);
         let before = out.effects.len();
-        let State { sessions, retained } = state;
+        let State { sessions, retained, post } = state;
         broker.retained = retained;
         broker.expire_retained(now, out);
         for (_, stored) in sessions {
             broker.restore_session(stored, now, out);
         }
+        broker.restore_post(post, out);
         broker.hold_back(before, out);
         broker
     }

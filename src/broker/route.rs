@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::Broker;
-use super::interface::{Effect, Outbox, ShardId, ShardMessage, Time};
+use super::interface::{Effect, Outbox, ShardId, Time};
 use super::message::{Identity, Message, Publication};
+use super::post::Letter;
 use super::record::Record;
 use super::session::{Offer, Terms};
 use super::shard::Interest;
@@ -81,8 +82,12 @@ impl Broker {
     /// Stores a retained message here and tells the other shards, which have a copy each.
     pub(super) fn retain(&mut self, message: Arc<Message>, out: &mut Outbox) {
         for to in self.other_shards() {
-            out.effects.push(Effect::ToShard { to, message: ShardMessage::Retained { message: Arc::clone(&message) } });
+            self.send_letter(to, Letter::Retained { message: Arc::clone(&message) }, !message.topic.starts_with('$'), out);
         }
+        self.keep_retained(message, out);
+    }
+
+    pub(super) fn keep_retained(&mut self, message: Arc<Message>, out: &mut Outbox) {
         let lasts = self.persists && !message.topic.starts_with('$');
         if lasts && !message.payload.is_empty() {
             out.effects.push(Effect::Persist(Record::Retained { message: Arc::clone(&message) }));
@@ -155,7 +160,8 @@ impl Broker {
             let shares: Vec<Interest> = chosen.iter().filter(|(shard, _)| shard == to).map(|(_, interest)| interest.clone()).collect();
             // A shard stands once in the list for each filter and once for each share.
             let plain = plain.iter().filter(|shard| *shard == to).count() > shares.len();
-            out.effects.push(Effect::ToShard { to: *to, message: ShardMessage::Publish { message: publication.keep(), plain, shares } });
+            let lasts = publication.qos != Qos::AtMostOnce && !publication.topic.starts_with('$');
+            self.send_letter(*to, Letter::Publish { message: publication.keep(), plain, shares }, lasts, out);
         }
     }
 

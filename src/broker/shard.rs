@@ -4,18 +4,17 @@
 //!   [`ShardMessage::InterestKnown`]: a message published after SUBACK is never missed.
 //! * Each shard has all retained messages; one that is replaced travels before the message itself. So when the interest is known
 //!   everywhere, the retained messages read for the new subscriber are no older than what it will be sent from then on.
+//! * What must not be lost is a letter, see [`super::post`].
 
-use std::sync::Arc;
-
-use super::message::Message;
+use super::post::Letter;
 use super::subscriptions::Stand;
 
 /// A shard's number, from 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct ShardId(pub u16);
 
 /// A Topic Filter with the share name it was subscribed under, if any.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Interest {
     pub share_name: Option<Box<str>>,
     pub filter: Box<str>,
@@ -36,15 +35,14 @@ pub enum ShardMessage {
     NotInterested {
         interest: Interest,
     },
-    /// A message for the receiver's plain subscribers, if `plain`, and for one member of each share in `shares`.
-    Publish {
-        message: Arc<Message>,
-        plain: bool,
-        shares: Vec<Interest>,
+    /// `number` is 0 where it may be lost.
+    Letter {
+        number: u64,
+        letter: Letter,
     },
-    /// A retained message was stored, or removed if its payload is empty.
-    Retained {
-        message: Arc<Message>,
+    /// Letters up to this one were read, and what came of them is stored.
+    LettersRead {
+        number: u64,
     },
 }
 

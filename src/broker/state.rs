@@ -8,6 +8,7 @@ use super::Broker;
 use super::in_flight::Awaiting;
 use super::interface::Time;
 use super::message::{Delivery, Identity, Message};
+use super::post::Post;
 use super::record::{Record, SessionRecord, awaited};
 use super::retained::Retained;
 use super::will::Will;
@@ -18,6 +19,8 @@ use crate::mqtt::{PacketId, ProtocolVersion, Qos, SubscriptionOptions};
 pub struct State {
     pub sessions: BTreeMap<Box<str>, StoredSession>,
     pub retained: Retained,
+    /// Letters to and from other shards.
+    pub post: Post,
 }
 
 /// How far [`State::records_from`] has come.
@@ -82,6 +85,7 @@ impl State {
             Record::Retained { message } => self.retained.store(message),
             Record::RetainedCleared { topic } => drop(self.retained.remove(&topic)),
             Record::RetainedExpired { topic, at } => self.retained.expire(&topic, at),
+            record @ (Record::Posted { .. } | Record::PostTaken { .. } | Record::PostRead { .. }) => self.post.apply(record),
             other => {
                 let Some(client) = other.client() else { return };
                 if let Some(session) = self.sessions.get_mut(&client.client_id) {
@@ -130,6 +134,11 @@ impl State {
                 !wants_more
             });
             *place = full.map_or(Place::End, |(name, _)| Place::Client(Some(name.clone())));
+            if *place == Place::End {
+                self.post.each_record(|record| {
+                    give(record);
+                });
+            }
         }
     }
 
@@ -230,7 +239,10 @@ impl StoredSession {
             | Record::SessionEnded { .. }
             | Record::Retained { .. }
             | Record::RetainedCleared { .. }
-            | Record::RetainedExpired { .. } => {}
+            | Record::RetainedExpired { .. }
+            | Record::Posted { .. }
+            | Record::PostTaken { .. }
+            | Record::PostRead { .. } => {}
         }
     }
 }
@@ -238,7 +250,7 @@ impl StoredSession {
 impl Broker {
     /// The machine's own view of its durable state: the same that its records add up to. Messages are shared, not copied.
     pub fn durable_state(&self) -> State {
-        let mut state = State { sessions: BTreeMap::new(), retained: self.retained.durable() };
+        let mut state = State { sessions: BTreeMap::new(), retained: self.retained.durable(), post: self.post.clone() };
         for (_, session) in self.sessions.iter().filter(|(_, session)| session.is_recorded) {
             let outgoing = &session.outgoing;
             let flying = outgoing.in_flight.iter().map(|entry| {

@@ -90,7 +90,7 @@ impl Broker {
         self.unsubscribe_outside(key, filter, out);
         if unwanted {
             for to in self.other_shards() {
-                out.effects.push(Effect::ToShard { to, message: ShardMessage::NotInterested { interest: interest.clone() } });
+                self.tell(to, ShardMessage::NotInterested { interest: interest.clone() }, out);
             }
         }
     }
@@ -107,7 +107,7 @@ impl Broker {
         self.awaited_subacks.insert(token, AwaitedSuback { requested, missing });
         for to in self.other_shards() {
             for interest in &news {
-                out.effects.push(Effect::ToShard { to, message: ShardMessage::Interested { interest: interest.clone(), token } });
+                self.tell(to, ShardMessage::Interested { interest: interest.clone(), token }, out);
             }
         }
     }
@@ -218,14 +218,14 @@ impl Broker {
                 if let Some(stand) = self.remote.entry(&filter) {
                     stand.add(interest, from);
                 }
-                out.effects.push(Effect::ToShard { to: from, message: ShardMessage::InterestKnown { token } });
+                self.tell(from, ShardMessage::InterestKnown { token }, out);
             }
             ShardMessage::NotInterested { interest } => {
                 self.remote.change(&interest.filter, |stand| stand.remove(&interest, from));
             }
             ShardMessage::InterestKnown { token } => self.interest_known(token, now, out),
-            ShardMessage::Publish { message, plain, shares } => self.route_from_shard(&message, plain, &shares, now, out),
-            ShardMessage::Retained { message } => self.retained.store(message),
+            ShardMessage::Letter { number, letter } => self.read_letter(from, number, letter, now, out),
+            ShardMessage::LettersRead { number } => self.letters_read(from, number, out),
         }
     }
 }

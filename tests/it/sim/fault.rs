@@ -20,6 +20,8 @@ pub enum Fault {
     ExpiryForgotten,
     SessionForgotten,
     SessionNeverEnds,
+    LetterForgotten,
+    LetterReadTwice,
     MailboxReordered,
     MailboxLossy,
     NoDup,
@@ -27,7 +29,7 @@ pub enum Fault {
     ReceiveMaximumIgnored,
 }
 
-pub const ALL: [Fault; 17] = [
+pub const ALL: [Fault; 19] = [
     Fault::AcknowledgedBeforeCommit,
     Fault::AcknowledgedWhileFailing,
     Fault::CommitTornAmidAnInput,
@@ -40,6 +42,8 @@ pub const ALL: [Fault; 17] = [
     Fault::ExpiryForgotten,
     Fault::SessionForgotten,
     Fault::SessionNeverEnds,
+    Fault::LetterForgotten,
+    Fault::LetterReadTwice,
     Fault::MailboxReordered,
     Fault::MailboxLossy,
     Fault::NoDup,
@@ -57,6 +61,8 @@ impl Fault {
             Self::QueuedForgotten => matches!(record, Record::Queued { .. }),
             Self::SubscriptionForgotten => matches!(record, Record::Subscribed { .. }),
             Self::RetainedForgotten => matches!(record, Record::Retained { .. }),
+            Self::LetterForgotten => matches!(record, Record::Posted { .. }),
+            Self::LetterReadTwice => matches!(record, Record::PostRead { .. }),
             Self::SessionForgotten => matches!(record, Record::Session(_)),
             _ => false,
         };

@@ -30,6 +30,8 @@ pub struct Profile {
     pub keep_alive: bool,
     pub congests: bool,
     pub receive_maximum: bool,
+    /// One in so many chances that something passes between shards is taken.
+    pub mail_one_in: usize,
     /// Single bytes, instead of what there is.
     pub bytewise: bool,
     /// Steps per commit.
@@ -42,7 +44,7 @@ impl Profile {
         let crashes = random.one_in(2);
         Self {
             engine: Engine::Core,
-            shards: if crashes { 1 } else { *random.pick(&[1, 1, 2, 3]) },
+            shards: *random.pick(&[1, 1, 2, 3]),
             clients: 2 + random.below(5),
             steps: 300 + random.below(900),
             crash_every: crashes.then(|| 50 + random.below(300)),
@@ -55,6 +57,7 @@ impl Profile {
             keep_alive: random.one_in(3),
             congests: random.one_in(3),
             receive_maximum: random.one_in(2),
+            mail_one_in: *random.pick(&[1, 1, 4]),
             bytewise: random.one_in(10),
             commit_every: *random.pick(&[1, 5, 30]),
             inflight_messages: *random.pick(&[1, 3, 20, 20]),

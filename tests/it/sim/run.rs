@@ -113,7 +113,7 @@ impl Run {
             20..45 => self.carry_down(client),
             45..55 => self.clients[client].acknowledge(),
             55..75 => self.act(client),
-            75..90 => {
+            75..90 if self.random.one_in(self.profile.mail_one_in) => {
                 self.world.mail(&mut self.random);
             }
             90..95 => self.pass_time(),
@@ -476,6 +476,12 @@ impl Run {
                     let kept = kept.sessions.get(client_id);
                     self.ledger.blame(format!("records: the session of {client_id} is {session:?}, and its records say {kept:?}"));
                 }
+            }
+            if !state.post.posted.is_empty() {
+                self.ledger.blame(format!("memory: {} letters wait for ever", state.post.posted.len()));
+            }
+            if kept.post != state.post {
+                self.ledger.blame(format!("records: letters are {:?}, and their records say {:?}", state.post, kept.post));
             }
             if kept.sessions.len() != state.sessions.len() {
                 self.ledger.blame("records: sessions are kept that have ended");

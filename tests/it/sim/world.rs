@@ -330,6 +330,12 @@ impl World {
             }
             self.shards[number].disk.end_input();
         }
+        // Interests reach the others before anything else does.
+        for ((from, to), mailbox) in std::mem::take(&mut self.mailboxes) {
+            for message in mailbox {
+                self.input(usize::from(to), Input::FromShard { from: ShardId(from), message });
+            }
+        }
     }
 
     fn congest(&mut self, link: u32) {
