@@ -360,7 +360,7 @@ mod tests {
         let folder = nix::unistd::mkdtemp("/tmp/darner-journal-XXXXXX").expect("a folder");
         let (bell, heard) = std::sync::mpsc::channel();
         let path = folder.join("store");
-        let options = Options { path, level: Level::Process, autosave_interval_secs: 0, autosave_on_changes: false, zero: 0 };
+        let options = Options { path, level: Level::Process, autosave_interval_secs: 0, autosave_on_changes: false, zero: 0, import: None };
         let say = |notice: &Notice| assert!(!matches!(notice, Notice::Saving { .. }), "a test's panic");
         let (mut journal, _) = Journal::open(options, Box::new(say), Box::new(move || bell.send(()).unwrap_or_default()));
         assert!(!journal.progress().has_ended);

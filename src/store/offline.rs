@@ -44,7 +44,7 @@ pub fn look(path: &Path, zero: i64) -> io::Result<(State, Condition)> {
     let mut state = State::default();
     let condition = match frames::read(&mut File::open(path)?, zero, &mut state)? {
         Found::Whole { .. } => Condition::Whole,
-        Found::Damaged { at } => Condition::Damaged(at),
+        Found::Damaged { at, .. } => Condition::Damaged(at),
         Found::Newer => Condition::Newer,
         Found::Unfinished => {
             state = State::default();

@@ -68,7 +68,7 @@ impl Profile {
     pub fn with(self, engine: Engine) -> Self {
         match engine {
             Engine::Core => self,
-            Engine::Rumqttd => Self { engine, shards: 1, fail_every: None, ..self },
+            Engine::Rumqttd => Self { engine, shards: 1, fail_every: None, mail_one_in: 1, ..self },
         }
     }
 
