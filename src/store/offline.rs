@@ -46,6 +46,7 @@ pub fn look(path: &Path, zero: i64) -> io::Result<(State, Condition)> {
         Found::Whole { .. } => Condition::Whole,
         Found::Damaged { at, .. } => Condition::Damaged(at),
         Found::Newer => Condition::Newer,
+        Found::Older => Condition::Older,
         Found::Unfinished => {
             state = State::default();
             Condition::Damaged(0)

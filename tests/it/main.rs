@@ -30,6 +30,7 @@ mod packets;
 mod passwd;
 mod permissions;
 mod persistence;
+mod power_cut;
 mod repair;
 mod shards;
 mod shortage;

@@ -16,17 +16,27 @@ pub struct Volume {
 impl Volume {
     /// `size`: as tmpfs takes it, like "1m".
     pub fn new(size: &str) -> Self {
+        Self::mounted("mount -t tmpfs -o mode=0777,size=$1 tmpfs \"$2\"", size).expect("the volume is mounted")
+    }
+
+    /// A file with a file system in it; `None` where it cannot be mounted.
+    pub fn of_image(image: &Path) -> Option<Self> {
+        Self::mounted("mount -o loop \"$1\" \"$2\"", &image.display().to_string())
+    }
+
+    fn mounted(script: &str, what: &str) -> Option<Self> {
         let folder = Folder::new("volume");
         let mut unshare = Command::new("unshare");
         if !nix::unistd::geteuid().is_root() {
             unshare.arg("--map-root-user");
         }
-        let script = "mount -t tmpfs -o mode=0777,size=$1 tmpfs \"$2\" && echo mounted && exec cat";
-        let holder = unshare.args(["--mount", "sh", "-c", script, "sh", size]).arg(folder.path());
+        let script = format!("{script} && echo mounted && exec cat");
+        let holder = unshare.args(["--mount", "sh", "-c", &script, "sh", what]).arg(folder.path());
         let mut holder = holder.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("unshare runs");
         let mut said = [0; 8];
-        holder.stdout.as_mut().expect("piped").read_exact(&mut said).expect("the volume is mounted");
-        Self { folder, holder }
+        let is_mounted = holder.stdout.as_mut().expect("piped").read_exact(&mut said).is_ok();
+        let volume = Self { folder, holder };
+        is_mounted.then_some(volume)
     }
 
     /// What a command begins with that is to see the volume.
