@@ -159,6 +159,7 @@ fn read(path: &Path, terms: &Terms) -> Result<Contents, String> {
                 }
                 Condition::Damaged(at) => Some(format!("it is damaged from byte {at} on")),
                 Condition::Newer => return Err(format!("{} was written by a later version of darner.", shown(path))),
+                Condition::Older => return Err(format!("{} was written by a version of darner before the first release.", shown(path))),
             };
             Ok(Contents { state, kind: "a store of darner's".into(), missing })
         }

@@ -26,6 +26,8 @@ pub enum Condition {
     Damaged(u64),
     /// A later version of darner wrote it: nothing was read.
     Newer,
+    /// One from before the first release did: nothing was read.
+    Older,
 }
 
 pub fn kind(path: &Path) -> io::Result<Kind> {

@@ -315,7 +315,7 @@ fn folder() -> Folder {
 /// The broker's own store, and word of its progress.
 fn open(path: PathBuf) -> (Journal, State, Receiver<()>) {
     let (bell, heard) = channel();
-    let options = Options { path, level: Level::Process, autosave_interval_secs: 0, autosave_on_changes: false, zero: 0 };
+    let options = Options { path, level: Level::Process, autosave_interval_secs: 0, autosave_on_changes: false, zero: 0, import: None };
     let (journal, state) = Journal::open(options, Box::new(|_| ()), Box::new(move || bell.send(()).unwrap_or_default()));
     (journal, state, heard)
 }

@@ -218,7 +218,7 @@ impl Client {
             bridge: false,
             clean_start,
             keep_alive: 60,
-            properties: vec![darner::mqtt::Property::SessionExpiryInterval(expiry_secs)],
+            properties: vec![Property::SessionExpiryInterval(expiry_secs)],
             client_id: client_id.to_owned(),
             will,
             username: None,
