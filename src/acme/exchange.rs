@@ -26,11 +26,11 @@ pub const HTTP_01_SOCKET: &str = "http-01";
 pub const CHALLENGES_VARIABLE: &str = crate::tls::CHALLENGES_VARIABLE;
 
 /// What PID 1 wants.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Request {
     #[serde(default)]
     pub mode: Mode,
-    /// A file name: letters, digits, `.`, `-`, `_`, and none of `.`, `..`.
+    /// A file name: letters, digits, `.`, `-`, `_`, `:`, not beginning with `.`.
     pub lineage: String,
     /// DNS names, wildcards and IP addresses, the first one being the certificate's common name. The order does not matter.
     pub domains: Vec<String>,
@@ -63,6 +63,9 @@ pub struct Request {
     /// For ARI: [`certificate_id`] of the certificate that is to be replaced, or that `mode: renewal_info` asks about.
     #[serde(default)]
     pub replaces: Option<String>,
+    /// `Leaf::fingerprint` of the certificate in use: what was brought and taken is not brought again.
+    #[serde(default)]
+    pub held: Option<String>,
     /// The worker gives up by itself after this many seconds; 0 means 600. PID 1 kills it some seconds later.
     #[serde(default)]
     pub deadline_secs: u64,
@@ -75,6 +78,20 @@ pub struct Request {
     /// `pending` and `issued` are kept apart from the real ones.
     #[serde(default)]
     pub dry_run: bool,
+    /// For `mode: probe`.
+    #[serde(default)]
+    pub targets: Vec<Target>,
+}
+
+/// A TLS listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// A name or an address.
+    pub host: String,
+    pub port: u16,
+    /// The version of the PROXY protocol that connections begin with.
+    #[serde(default)]
+    pub proxy: Option<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -84,6 +101,8 @@ pub enum Mode {
     Issue,
     /// When does the CA want `replaces` to be renewed (RFC 9773)?
     RenewalInfo,
+    /// Which certificates do our own listeners serve? No CA is asked.
+    Probe,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,13 +183,17 @@ pub enum Report {
     },
     Issued(Issued),
     RenewalInfo(RenewalInfo),
+    /// `Leaf::fingerprint` of what each target serves; `None` where nobody answered.
+    Probed {
+        leaves: Vec<Option<String>>,
+    },
     Failed(Failure),
 }
 
 impl Report {
     /// The last line.
     pub fn is_outcome(&self) -> bool {
-        matches!(self, Self::Issued(_) | Self::RenewalInfo(_) | Self::Failed(_))
+        matches!(self, Self::Issued(_) | Self::RenewalInfo(_) | Self::Probed { .. } | Self::Failed(_))
     }
 }
 

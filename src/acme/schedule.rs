@@ -19,6 +19,8 @@ const LONGEST_SLEEP: Seconds = 86_400;
 pub struct Held {
     /// In lower case, sorted.
     pub names: Vec<String>,
+    /// Those that were asked for, where that is known: a CA may add some of its own.
+    pub asked_for: Option<Vec<String>>,
     pub not_before: Seconds,
     pub not_after: Seconds,
     /// The CA it comes from, where that is known.
@@ -26,6 +28,8 @@ pub struct Held {
     pub is_test: bool,
     /// `exchange::certificate_id`.
     pub id: Option<String>,
+    /// `Leaf::fingerprint`.
+    pub leaf: String,
     /// Spreads renewals of equal certificates: any number that stays the same.
     pub spread: u64,
 }
@@ -70,6 +74,13 @@ impl Held {
         self.not_after - margin - spread
     }
 
+    /// Whether it has every name that is wanted, and none that was asked for and is not wanted any more.
+    fn is_for(&self, wanted: &[String]) -> bool {
+        let was_asked_for = |name: &String| self.asked_for.as_ref().is_none_or(|asked| asked.contains(name));
+        wanted.iter().all(|name| self.names.contains(name))
+            && self.names.iter().all(|name| wanted.contains(name) || !was_asked_for(name))
+    }
+
     /// The last moment to listen to the CA's wish to wait.
     fn emergency(&self) -> Seconds {
         self.not_after - self.lifetime() / 20
@@ -87,9 +98,7 @@ pub fn due(settings: &Settings, held: Option<&Held>, state: &State, now: Seconds
     if held.not_after <= now {
         return Ok(Reason::Expired);
     }
-    let mut wanted = settings.domains.clone();
-    wanted.sort();
-    if wanted != held.names {
+    if !held.is_for(&settings.domains) {
         return Ok(Reason::OtherNames);
     }
     if held.directory.as_ref().is_some_and(|directory| *directory != settings.directory) {
@@ -110,11 +119,12 @@ pub fn next(settings: &Settings, held: Option<&Held>, state: &State, now: Second
     }
     let mut wake = now + LONGEST_SLEEP;
     if !is_kept_from_tests(settings, held, now) {
-        let pause = state.next_attempt.filter(|_| !ran_backwards(state, now)).unwrap_or(now);
         match due(settings, held, state, now) {
-            Ok(reason) if pause <= now => return Next::Order(reason),
-            Ok(_) => wake = wake.min(pause),
-            Err(at) => wake = wake.min(at.max(pause)),
+            Ok(reason) => match pause(state, reason, now) {
+                Some(until) => wake = wake.min(until),
+                None => return Next::Order(reason),
+            },
+            Err(at) => wake = wake.min(at),
         }
         if let Some(id) = held.filter(|held| held.not_after > now).and_then(|held| held.id.as_ref()) {
             let ask_at = state.renewal_info.as_ref().filter(|wish| wish.certificate == *id).map_or(now, |wish| wish.ask_at);
@@ -131,9 +141,17 @@ pub fn next(settings: &Settings, held: Option<&Held>, state: &State, now: Second
     }
 }
 
-/// The clock was ahead when something was tried last: what was written then means nothing now.
-fn ran_backwards(state: &State, now: Seconds) -> bool {
-    state.last_attempt.is_some_and(|last| last > now + 3600)
+/// Until when nothing is ordered for this reason, but by hand.
+pub fn pause(state: &State, reason: Reason, now: Seconds) -> Option<Seconds> {
+    if state.ran_backwards(now) {
+        return None;
+    }
+    let rest = match reason {
+        // The one that was obtained is gone, or of no use.
+        Reason::Missing | Reason::Expired => None,
+        Reason::OtherNames | Reason::OtherDirectory | Reason::Wished | Reason::Age => state.rest_until,
+    };
+    state.next_try().max(rest).max(state.fuse_until).filter(|until| *until > now)
 }
 
 #[cfg(test)]

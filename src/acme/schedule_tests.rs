@@ -18,11 +18,13 @@ fn wanted() -> Settings {
 fn held(lifetime: Seconds) -> Held {
     Held {
         names: vec!["a.test".into()],
+        asked_for: None,
         not_before: NOW,
         not_after: NOW + lifetime,
         directory: Some(wanted().directory),
         is_test: false,
         id: Some("id".into()),
+        leaf: String::new(),
         spread: 12345,
     }
 }
@@ -90,7 +92,7 @@ fn a_ca_that_is_down_for_weeks_is_asked_once_a_day() {
     while now < held.not_after + 7 * DAY {
         attempts.push(now);
         state.begin(now, attempts.len() as u64 * 7919);
-        state.failed(now + 5, attempts.len() as u64 * 104_729, "down", None, true);
+        state.failed(now + 5, attempts.len() as u64 * 104_729, "down", None);
         (now, ..) = run(&settings, &held, &mut state, now + 5, None);
     }
     let first = attempts[0];
@@ -98,7 +100,7 @@ fn a_ca_that_is_down_for_weeks_is_asked_once_a_day() {
     let days = (held.not_after + 7 * DAY - first) / DAY;
     assert!(attempts.len() as i64 <= days * 10 / 9 + 5, "{} in {days} days", attempts.len());
     assert_eq!(run(&settings, &held, &mut state, now, None).1, Reason::Expired);
-    state.installed(false);
+    state.installed(now, 90 * DAY, false);
     assert_eq!((state.failures, state.next_attempt, state.last_error), (0, None, None));
 }
 
@@ -113,7 +115,7 @@ fn a_ca_that_says_when_is_not_asked_before_however_often_we_start_and_keeps_nobo
     while now < end {
         attempts += 1;
         state.begin(now, attempts);
-        state.failed(now, attempts, "limited", Some(34 * 3600), true);
+        state.failed(now, attempts, "limited", Some(34 * 3600));
         let again = now + 34 * 3600;
         for restart in 0..1000 {
             let at = now + restart * 122;
@@ -147,6 +149,53 @@ fn changed_names_and_another_ca_are_due_at_once_and_the_order_of_names_means_not
     assert_eq!(due(&[("DOMAIN", "a.test c.test")], &two), Ok(Reason::OtherNames));
     assert_eq!(due(&[("DOMAIN", "a.test")], &two), Ok(Reason::OtherNames));
     assert_eq!(due(&[("DOMAIN", "a.test"), ("ACME_DIRECTORY", "https://ca/dir")], &held(90 * DAY)), Ok(Reason::OtherDirectory));
+}
+
+#[test]
+fn a_ca_that_adds_a_name_of_its_own_is_not_asked_again_for_the_same() {
+    let mut held = held(90 * DAY);
+    held.names = vec!["a.test".into(), "www.a.test".into()];
+    let due = |rows: &[(&str, &str)], held: &Held| due(&settings(rows), Some(held), &State::default(), NOW);
+    // Nobody knows who asked for it: certbot.
+    assert_eq!(due(&[("DOMAIN", "a.test")], &held), Ok(Reason::OtherNames));
+    held.asked_for = Some(vec!["a.test".into()]);
+    assert!(due(&[("DOMAIN", "a.test")], &held).is_err());
+    assert!(due(&[("DOMAIN", "a.test www.a.test")], &held).is_err());
+    assert_eq!(due(&[("DOMAIN", "b.test")], &held), Ok(Reason::OtherNames));
+    held.asked_for = Some(vec!["a.test".into(), "www.a.test".into()]);
+    assert_eq!(due(&[("DOMAIN", "a.test")], &held), Ok(Reason::OtherNames));
+}
+
+#[test]
+fn a_ca_that_always_wishes_another_gets_one_a_day_and_five_a_week() {
+    let info = RenewalInfo { window: Some(Window { start: 1, end: 2 }), retry_after_secs: 60, explanation_url: None };
+    for (lifetime, most) in [(90 * DAY, 5), (6 * DAY, 5)] {
+        let (settings, mut state) = (wanted(), State::default());
+        let (mut now, mut obtained) = (NOW, Vec::new());
+        while now < NOW + 28 * DAY {
+            let held = Held { not_before: now, not_after: now + lifetime, ..held(lifetime) };
+            (now, ..) = run(&settings, &held, &mut state, now, Some(info.clone()));
+            state.begin(now, 0);
+            state.installed(now, lifetime, false);
+            obtained.push(now);
+        }
+        let within = |days: i64| obtained.iter().map(|from| obtained.iter().filter(|at| (*from..from + days * DAY).contains(at)).count()).max();
+        assert!(within(7) <= Some(most), "{lifetime}: {obtained:?}");
+        assert!(obtained.windows(2).all(|two| two[1] - two[0] >= (lifetime / 20).min(DAY)), "{lifetime}: {obtained:?}");
+    }
+}
+
+#[test]
+fn a_certificate_that_is_gone_is_not_waited_for() {
+    let mut state = State::default();
+    state.installed(NOW, 90 * DAY, false);
+    assert_eq!(next(&wanted(), None, &state, NOW + 1), Next::Order(Reason::Missing));
+    assert_eq!(pause(&state, Reason::Wished, NOW + 1), Some(NOW + DAY));
+    // But what is gone again and again is.
+    for second in 0..5 {
+        state.installed(NOW + second, 90 * DAY, false);
+    }
+    assert_eq!(pause(&state, Reason::Missing, NOW + 10), Some(NOW + 7 * DAY));
 }
 
 #[test]

@@ -149,6 +149,28 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// As these, but of the CA's test server where it has one that is known.
+    pub fn for_rehearsal(&self) -> Self {
+        let directory = if self.directory == PRODUCTION { STAGING } else { &self.directory };
+        Self { directory: directory.to_owned(), ..self.clone() }
+    }
+
+    /// What an attempt depends on, in short: when it changes, failures of before mean nothing. `authorities`: the bytes of `ca_file`.
+    pub fn fingerprint(&self, authorities: &[u8]) -> String {
+        use sha2::{Digest as _, Sha256};
+        let mut domains = self.domains.clone();
+        domains.sort();
+        let eab = self.eab.as_ref().map(|eab| [&eab.kid, &eab.hmac]);
+        let all = serde_json::json!([
+            domains, self.email, self.directory, self.ca_file, eab, self.profile, self.preferred_chain, self.key_type, self.challenge,
+            self.dns_hook, self.http_port,
+        ]);
+        let digest = Sha256::new().chain_update(all.to_string()).chain_update(authorities).finalize();
+        digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
 /// Whether a directory is known to be out in the world.
 pub fn is_public(directory: &str) -> bool {
     [PRODUCTION, STAGING].contains(&directory)
@@ -162,7 +184,7 @@ pub fn is_test_server(directory: &str) -> bool {
 fn names(list: &str, wrong: &mut Vec<String>) -> Vec<String> {
     let mut domains = Vec::new();
     for name in list.split([',', ' ', '\t', '\n']).filter(|name| !name.is_empty()) {
-        let name = name.trim_end_matches('.').to_ascii_lowercase();
+        let name = canonical(name);
         if !is_domain(&name) {
             let advice = if name.is_ascii() { "" } else { " (write it in its xn-- form)" };
             wrong.push(format!("ERROR: \"{name}\" in $DOMAIN is no name that a certificate can have{advice}"));
@@ -174,6 +196,15 @@ fn names(list: &str, wrong: &mut Vec<String>) -> Vec<String> {
         wrong.push(format!("ERROR: $DOMAIN has more than {DOMAINS_MAX} names"));
     }
     domains
+}
+
+/// As certificates have it: an address in its one short form, without the brackets of a URL.
+fn canonical(name: &str) -> String {
+    let plain = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
+    match plain.parse::<IpAddr>() {
+        Ok(address) => address.to_string(),
+        Err(_) => name.trim_end_matches('.').to_ascii_lowercase(),
+    }
 }
 
 fn is_domain(name: &str) -> bool {
@@ -221,6 +252,31 @@ mod tests {
             read(&[("DOMAIN", "a.test, b.test a.test,::1"), ("EMAIL", "a@b"), ("TESTCERT", "no")]).expect("right").expect("wanted");
         assert_eq!(settings.domains, ["a.test", "b.test", "::1"]);
         assert_eq!((settings.directory.as_str(), settings.is_test), (STAGING, true));
+    }
+
+    #[test]
+    fn addresses_are_as_certificates_have_them() {
+        let settings = read(&[("DOMAIN", "2001:0DB8::0:1 2001:db8::1 [2001:db8:0::1] 192.0.2.1"), ("EMAIL", "a@b")]).expect("right").expect("wanted");
+        assert_eq!(settings.domains, ["2001:db8::1", "192.0.2.1"]);
+    }
+
+    #[test]
+    fn every_variable_that_an_attempt_depends_on_is_in_the_fingerprint() {
+        let plain = [("DOMAIN", "a.test b.test"), ("EMAIL", "a@b"), ("ACME_DNS_HOOK", "/hook"), ("ACME_EAB_KID", "k"), ("ACME_EAB_HMAC_KEY", "h")];
+        let of = |more: &[(&str, &str)], authorities: &[u8]| {
+            let rows: Vec<_> = more.iter().chain(plain.iter().filter(|(name, _)| more.iter().all(|(other, _)| other != name))).copied().collect();
+            read(&rows).expect("right").expect("wanted").fingerprint(authorities)
+        };
+        let first = of(&[], b"");
+        assert_eq!(of(&[("DOMAIN", "b.test,a.test"), ("RENEWAL", "reload")], b""), first);
+        assert_ne!(of(&[], b"a root"), first);
+        for row in [
+            ("DOMAIN", "a.test"), ("EMAIL", "c@d"), ("ACME_DIRECTORY", "https://ca/dir"), ("ACME_CA_FILE", "/ca"), ("ACME_EAB_KID", "l"),
+            ("ACME_EAB_HMAC_KEY", "i"), ("ACME_PROFILE", "shortlived"), ("ACME_PREFERRED_CHAIN", "X1"), ("ACME_KEY_TYPE", "p384"),
+            ("ACME_CHALLENGE", "http-01"), ("ACME_DNS_HOOK", "/other"), ("ACME_HTTP_PORT", "8080"), ("TESTCERT", "1"),
+        ] {
+            assert_ne!(of(&[row], b""), first, "{}", row.0);
+        }
     }
 
     #[test]

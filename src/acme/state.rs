@@ -14,7 +14,17 @@ pub type Seconds = i64;
 /// How long after a failure the next try is due, with [`JITTER_PERCENT`]; the last one for all that follow.
 const BACK_OFF: [Seconds; 4] = [60, 600, 6_000, 86_400];
 const JITTER_PERCENT: i64 = 10;
-const WEEK: Seconds = 7 * 86_400;
+/// How long after an attempt that did not get as far as the CA the next one is due; the last one for all that follow.
+const STUMBLE: [Seconds; 2] = [60, 600];
+const HOUR: Seconds = 3_600;
+const DAY: Seconds = 86_400;
+const WEEK: Seconds = 7 * DAY;
+/// So many certificates may be obtained within [`LEDGER`] or two lifetimes, whichever is shorter: Let's Encrypt's limit for one set of
+/// names. The next one waits.
+const OBTAINED_MAX: usize = 5;
+const LEDGER: Seconds = WEEK;
+/// Of how many certificates it is kept how they were obtained: the one in use, the one that takes its place, and some to go back to.
+const ORIGINS_MAX: usize = 6;
 /// The weekly check happens up to this much later, so that not everybody asks at once.
 const CHECK_SPREAD: Seconds = 86_400;
 /// A CA is not asked for the same thing more often, whatever it says.
@@ -29,17 +39,48 @@ const ERROR_CHARS_MAX: usize = 1000;
 pub struct State {
     /// The CA that failures and renewal information are about.
     pub directory: String,
-    /// The certificate in use comes from a test server.
+    /// `Settings::fingerprint` of those that failed.
+    pub settings: String,
+    /// The certificate in use comes from a test server, where `origins` knows nothing of it.
     pub is_test: bool,
     pub failures: u32,
     pub last_error: Option<String>,
     pub last_attempt: Option<Seconds>,
     /// Nothing is ordered before.
     pub next_attempt: Option<Seconds>,
+    /// Attempts in a row that did not get as far as the CA.
+    pub stumbles: u32,
+    /// After one of those nothing is tried before, but at the next start: whoever mends something starts us again.
+    pub retry_at: Option<Seconds>,
+    /// A certificate that is this new is replaced only by hand, or where it cannot be used.
+    pub rest_until: Option<Seconds>,
+    /// So many were obtained that the next one is due only then, whatever is wrong with them.
+    pub fuse_until: Option<Seconds>,
+    /// When certificates were obtained lately.
+    pub obtained: Vec<Seconds>,
+    /// How certificates were obtained, the newest last; each is here before it is in use.
+    pub origins: Vec<Origin>,
     pub next_check: Option<Seconds>,
     pub renewal_info: Option<Wish>,
     /// Orders that the CA made, ever.
     pub orders: u64,
+    /// Which listeners serve something else, by a look at them.
+    pub not_served: Option<String>,
+    /// What was there before the attempt that is under way.
+    #[serde(skip)]
+    pub(super) before: Option<(u32, Option<Seconds>)>,
+}
+
+/// How a certificate was obtained.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Origin {
+    /// `Leaf::fingerprint`.
+    pub leaf: String,
+    pub directory: String,
+    pub is_test: bool,
+    /// The names that were asked for; the CA may have added some.
+    pub names: Vec<String>,
 }
 
 /// When the CA wants a certificate to be renewed (RFC 9773).
@@ -84,17 +125,35 @@ impl State {
         durable::write(&Self::path(root, name), serde_json::to_string_pretty(self)?.as_bytes(), 0o600)
     }
 
-    /// Forgets what was about another CA.
-    pub fn turn_to(&mut self, directory: &str) {
-        if self.directory != directory {
+    /// Forgets failures of other settings (`Settings::fingerprint`): whoever corrects a variable waits for nothing.
+    pub fn turn_to(&mut self, directory: &str, settings: &str) {
+        // A file of an older version knows no settings.
+        let is_same = self.directory == directory && (self.settings == settings || self.settings.is_empty());
+        if !is_same {
             let (is_test, next_check, orders) = (self.is_test, self.next_check, self.orders);
-            *self = Self { directory: directory.to_owned(), is_test, next_check, orders, ..Self::default() };
+            let (origins, last_attempt) = (std::mem::take(&mut self.origins), self.last_attempt);
+            *self = Self { is_test, next_check, orders, origins, last_attempt, ..Self::default() };
         }
+        self.directory = directory.to_owned();
+        self.settings = settings.to_owned();
+        self.retry_at = None;
+    }
+
+    /// The clock was ahead when something was tried last: what was written then means nothing now.
+    pub fn ran_backwards(&self, now: Seconds) -> bool {
+        self.last_attempt.is_some_and(|last| last > now + HOUR)
+    }
+
+    /// When the next try is due after failures.
+    pub fn next_try(&self) -> Option<Seconds> {
+        self.next_attempt.max(self.retry_at)
     }
 
     /// An attempt begins. Until its outcome is known it counts as failed, so that whoever restarts us in the middle of it restarts the
     /// back-off too.
     pub fn begin(&mut self, now: Seconds, random: u64) {
+        let still = self.next_attempt.filter(|at| *at <= now.saturating_add(RETRY_MAX) && !self.ran_backwards(now));
+        self.before = Some((self.failures, still));
         self.failures = self.failures.saturating_add(1);
         self.last_attempt = Some(now);
         self.next_attempt = Some(now.saturating_add(jittered(self.pause(), random)));
@@ -103,29 +162,63 @@ impl State {
     /// How long to wait after the last failure.
     fn pause(&self) -> Seconds {
         let nth = self.failures.saturating_sub(1) as usize;
-        BACK_OFF.get(nth).or(BACK_OFF.last()).copied().unwrap_or(86_400)
+        BACK_OFF.get(nth).or(BACK_OFF.last()).copied().unwrap_or(DAY)
     }
 
-    /// The attempt failed. `counted`: the CA was asked for something; `retry_after` is its own word.
-    pub fn failed(&mut self, now: Seconds, random: u64, error: &str, retry_after: Option<u64>, counted: bool) {
+    /// The attempt failed after the CA was asked for something. `retry_after` is its own word.
+    pub fn failed(&mut self, now: Seconds, random: u64, error: &str, retry_after: Option<u64>) {
         self.last_error = Some(error.chars().take(ERROR_CHARS_MAX).collect());
-        if !counted {
-            self.failures = self.failures.saturating_sub(1);
-        }
+        (self.stumbles, self.retry_at, self.before) = (0, None, None);
         let pause = match retry_after {
             Some(seconds) => Seconds::try_from(seconds).unwrap_or(Seconds::MAX).clamp(RETRY_MIN, RETRY_MAX),
-            None if counted => jittered(self.pause(), random),
-            None => RETRY_MIN,
+            None => jittered(self.pause(), random),
         };
         self.next_attempt = Some(now.saturating_add(pause));
     }
 
-    /// A new certificate is in use.
-    pub fn installed(&mut self, is_test: bool) {
+    /// The CA was not asked for anything: no failure that it knows of, and what it said before still holds. Whether that is news.
+    pub fn stumbled(&mut self, now: Seconds, error: &str) -> bool {
+        if let Some((failures, next_attempt)) = self.before.take() {
+            (self.failures, self.next_attempt) = (failures, next_attempt);
+        }
+        let error: String = error.chars().take(ERROR_CHARS_MAX).collect();
+        let is_news = self.last_error.as_ref() != Some(&error);
+        self.last_error = Some(error);
+        let pause = STUMBLE.get(self.stumbles as usize).or(STUMBLE.last()).copied().unwrap_or(DAY);
+        self.stumbles = self.stumbles.saturating_add(1);
+        self.retry_at = Some(now.saturating_add(pause));
+        is_news
+    }
+
+    /// A certificate was obtained: it will be in use soon.
+    pub fn will_use(&mut self, origin: Origin) {
+        self.origins.retain(|known| known.leaf != origin.leaf);
+        self.origins.push(origin);
+        let excess = self.origins.len().saturating_sub(ORIGINS_MAX);
+        self.origins.drain(..excess);
+    }
+
+    /// How the certificate with this fingerprint was obtained.
+    pub fn origin(&self, leaf: &str) -> Option<&Origin> {
+        self.origins.iter().find(|origin| origin.leaf == leaf)
+    }
+
+    /// A new certificate is in use, which lives so long.
+    pub fn installed(&mut self, now: Seconds, lifetime: Seconds, is_test: bool) {
+        let window = LEDGER.min(lifetime.saturating_mul(2));
+        let mut obtained = std::mem::take(&mut self.obtained);
+        obtained.retain(|at| *at <= now && *at > now.saturating_sub(window));
+        obtained.push(now);
+        let nth_last = obtained.len().checked_sub(OBTAINED_MAX).and_then(|at| obtained.get(at));
         *self = Self {
             directory: std::mem::take(&mut self.directory),
+            settings: std::mem::take(&mut self.settings),
             is_test,
             last_attempt: self.last_attempt,
+            rest_until: Some(now.saturating_add(rest(lifetime))),
+            fuse_until: nth_last.map(|first| first.saturating_add(window)),
+            obtained,
+            origins: std::mem::take(&mut self.origins),
             next_check: self.next_check,
             orders: self.orders,
             ..Self::default()
@@ -156,6 +249,11 @@ impl State {
     }
 }
 
+/// How long a new certificate stays, whatever speaks for another: a CA that always wishes one, a clock that is ahead.
+fn rest(lifetime: Seconds) -> Seconds {
+    (lifetime / 20).clamp(HOUR, DAY).min(lifetime / 4)
+}
+
 /// Up to [`JITTER_PERCENT`] more or less.
 fn jittered(pause: Seconds, random: u64) -> Seconds {
     let spread = pause * JITTER_PERCENT / 100;
@@ -178,7 +276,7 @@ mod tests {
                 assert!((waits - pause).abs() <= pause / 10, "{nth}: {waits}");
             }
             state.begin(1_000, 7);
-            state.failed(1_000, 7, "no", None, true);
+            state.failed(1_000, 7, "no", None);
         }
         assert_eq!(state.failures, 6);
     }
@@ -187,20 +285,63 @@ mod tests {
     fn the_ca_s_own_word_goes_before_the_table() {
         let mut state = State::default();
         state.begin(0, 0);
-        state.failed(0, 0, "rate limited", Some(122_400), true);
+        state.failed(0, 0, "rate limited", Some(122_400));
         assert_eq!((state.failures, state.next_attempt), (1, Some(122_400)));
-        state.failed(0, 0, "busy", Some(1), true);
+        state.failed(0, 0, "busy", Some(1));
         assert_eq!(state.next_attempt, Some(60));
-        state.failed(0, 0, "never", Some(u64::MAX), true);
+        state.failed(0, 0, "never", Some(u64::MAX));
         assert_eq!(state.next_attempt, Some(7 * 86_400));
     }
 
     #[test]
-    fn what_did_not_reach_the_ca_is_not_counted() {
+    fn what_did_not_reach_the_ca_is_not_counted_and_tried_again_soon() {
         let mut state = State::default();
-        state.begin(0, 0);
-        state.failed(0, 0, "the clock is wrong", None, false);
-        assert_eq!((state.failures, state.next_attempt), (0, Some(60)));
+        for (now, next) in [(0, 60), (60, 660), (660, 1_260), (1_260, 1_860)] {
+            state.begin(now, 0);
+            assert_eq!(state.stumbled(now, "the clock is wrong"), now == 0, "said once");
+            assert_eq!((state.failures, state.next_attempt, state.next_try()), (0, None, Some(next)));
+        }
+    }
+
+    #[test]
+    fn a_stumble_leaves_what_the_ca_said_before() {
+        let mut state = State::default();
+        for _ in 0..3 {
+            state.begin(0, 0);
+            state.failed(0, 0, "rate limited", Some(122_400));
+        }
+        let before = state.clone();
+        // A try by hand meanwhile, and one that was not even begun.
+        state.begin(1_000, 0);
+        state.stumbled(1_000, "the clock is wrong");
+        state.stumbled(2_000, "the volume is full");
+        assert_eq!((state.failures, state.next_attempt), (before.failures, before.next_attempt));
+        assert_eq!((state.retry_at, state.next_try()), (Some(2_600), Some(122_400)));
+        // The next start tries at once what was mended, but not what the CA forbade.
+        state.turn_to("", "");
+        assert_eq!((state.retry_at, state.next_attempt), (None, Some(122_400)));
+    }
+
+    #[test]
+    fn a_new_certificate_rests_and_a_handful_of_them_blow_the_fuse() {
+        for (lifetime, rest) in [(90 * DAY, DAY), (6 * DAY, 25_920), (DAY, 4_320), (7_200, 1_800), (30, 7)] {
+            let mut state = State::default();
+            state.installed(1_000, lifetime, false);
+            assert_eq!((state.rest_until, state.fuse_until), (Some(1_000 + rest), None), "{lifetime}");
+            // As often as it is right, at half of a short life.
+            let mut now = 1_000;
+            for _ in 0..100 {
+                now += lifetime / 2 - lifetime / 50;
+                state.installed(now, lifetime, false);
+                assert!(state.fuse_until.is_none_or(|until| until <= now + lifetime / 2 - lifetime / 50), "{lifetime}");
+            }
+            // By hand, once too often.
+            let mut state = State::default();
+            for second in 0..5 {
+                state.installed(1_000 + second, lifetime, false);
+            }
+            assert_eq!(state.fuse_until, Some(1_000 + WEEK.min(2 * lifetime)), "{lifetime}");
+        }
     }
 
     #[test]
@@ -224,11 +365,40 @@ mod tests {
     }
 
     #[test]
-    fn another_ca_starts_anew() {
-        let mut state = State { failures: 3, next_attempt: Some(9), next_check: Some(8), directory: "a".into(), ..State::default() };
-        state.turn_to("a");
-        assert_eq!(state.failures, 3);
-        state.turn_to("b");
-        assert_eq!((state.failures, state.next_attempt, state.next_check), (0, None, Some(8)));
+    fn another_ca_or_a_corrected_variable_starts_anew() {
+        let failing = || State {
+            failures: 3,
+            next_attempt: Some(9),
+            next_check: Some(8),
+            rest_until: Some(7),
+            directory: "a".into(),
+            settings: "1".into(),
+            origins: vec![Origin::default()],
+            ..State::default()
+        };
+        let mut state = failing();
+        state.turn_to("a", "1");
+        assert_eq!(state, failing());
+        for (directory, settings) in [("b", "1"), ("a", "2")] {
+            state.turn_to(directory, settings);
+            assert_eq!((state.failures, state.next_attempt, state.rest_until, state.next_check), (0, None, None, Some(8)));
+            assert_eq!((state.settings.as_str(), state.origins.len()), (settings, 1));
+            state = failing();
+        }
+        // As an older version wrote it.
+        let mut state = State { settings: String::new(), ..failing() };
+        state.turn_to("a", "1");
+        assert_eq!((state.failures, state.settings.as_str()), (3, "1"));
+    }
+
+    #[test]
+    fn how_the_last_few_were_obtained_is_known() {
+        let mut state = State::default();
+        for nth in 0..20 {
+            state.will_use(Origin { leaf: nth.to_string(), ..Origin::default() });
+            state.will_use(Origin { leaf: nth.to_string(), is_test: true, ..Origin::default() });
+        }
+        assert_eq!(state.origins.len(), ORIGINS_MAX);
+        assert!(state.origin("19").is_some_and(|origin| origin.is_test) && state.origin("2").is_none());
     }
 }

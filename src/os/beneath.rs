@@ -14,6 +14,9 @@ use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat, futimens, mkdirat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, fsync, linkat, unlinkat};
 
+/// Somebody may have filled a folder to keep us busy.
+const REMOVED_MAX: usize = 100;
+
 /// A folder that everything else is relative to.
 #[derive(Debug)]
 pub struct Base(OwnedFd);
@@ -106,6 +109,32 @@ impl Base {
             }
         }
         Ok(())
+    }
+
+    /// Opens a regular file to be read, without waiting for whoever is at the other end of a pipe.
+    pub fn open_file(&self, relative: &Path) -> io::Result<File> {
+        let entry = self.entry(relative, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
+        if Facts::from(fstat(&entry)?).kind != Kind::File {
+            return Err(Errno::EINVAL.into());
+        }
+        Ok(File::from(entry))
+    }
+
+    /// Removes an entry with what is below it: links themselves, and of a folder at most [`REMOVED_MAX`] entries.
+    pub fn remove(&self, relative: &Path) -> io::Result<()> {
+        let (parent, name) = self.parent(relative)?;
+        if Facts::from(fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?).kind != Kind::Folder {
+            return Ok(unlinkat(&parent, name, UnlinkatFlags::NoRemoveDir)?);
+        }
+        let mut names = Vec::new();
+        self.for_each(relative, |name, _| {
+            names.push(name.to_owned());
+            if names.len() < REMOVED_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        for name in names {
+            self.remove(&relative.join(name))?;
+        }
+        Ok(unlinkat(&parent, name, UnlinkatFlags::RemoveDir)?)
     }
 
     /// Makes one folder; its parent must exist.
@@ -328,6 +357,33 @@ mod tests {
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(path.join("inner")).expect("a folder");
         path
+    }
+
+    #[test]
+    fn what_is_removed_or_read_is_beneath_and_no_link() {
+        let path = folder("removed");
+        let outside = folder("removed-outside");
+        std::fs::write(outside.join("kept"), "k").expect("a file");
+        std::fs::create_dir_all(path.join("a/b/c")).expect("folders");
+        std::fs::write(path.join("a/b/file"), "x").expect("a file");
+        std::os::unix::fs::symlink(&outside, path.join("a/b/away")).expect("a link");
+        std::os::unix::fs::symlink(&outside, path.join("linked")).expect("a link");
+        nix::unistd::mkfifo(&path.join("pipe"), Mode::from_bits_truncate(0o600)).expect("a pipe");
+        let base = Base::open(&path).expect("the folder");
+        assert!(base.remove(Path::new("linked/kept")).is_err() && base.open_file(Path::new("linked/kept")).is_err());
+        assert!(base.remove(Path::new("../removed-outside/kept")).is_err());
+        for other in ["pipe", "a", "linked", "none"] {
+            assert!(base.open_file(Path::new(other)).is_err(), "{other}");
+        }
+        assert!(base.open_file(Path::new("a/b/file")).is_ok());
+        for entry in ["a", "linked", "pipe"] {
+            base.remove(Path::new(entry)).expect("removed");
+        }
+        assert_eq!(std::fs::read_dir(&path).expect("the folder").count(), 0);
+        assert!(outside.join("kept").exists());
+        for path in [path, outside] {
+            let _ = std::fs::remove_dir_all(path);
+        }
     }
 
     #[test]

@@ -130,7 +130,12 @@ impl Broker {
 
     fn load(&mut self) -> Result<Loaded, Refusal> {
         self.eyes.stand_ins = self.certificates.stand_ins();
-        generation::load(&self.eyes, &self.arguments)
+        let stand_ins = &self.eyes.stand_ins;
+        let mut given = self.certificates.give();
+        let mut loaded = generation::load(&self.eyes, &self.arguments, |conf| given.look(conf, stand_ins))?;
+        given.read(&loaded.conf, &loaded.files, stand_ins);
+        loaded.given = given;
+        Ok(loaded)
     }
 
     /// What is to be mended, if anything.
@@ -224,7 +229,7 @@ impl Broker {
         } else if let Some(loaded) = self.candidate.take() {
             let waiting = self.conf.as_ref().map(|conf| change::restart_only(conf, &loaded.conf)).unwrap_or_default();
             self.voice.reconfigure(&loaded.conf.log);
-            self.certificates.served(&loaded.conf, &self.eyes.stand_ins);
+            self.certificates.served(loaded.given);
             self.conf = Some(loaded.conf);
             self.archive = Some(loaded.archive);
             let rest = if waiting.is_empty() { String::new() } else { format!(" But {}: darner restart.", waiting.join("; ")) };
@@ -311,7 +316,7 @@ impl Service for Broker {
         }
         self.open_private();
         self.oom_kills = oom::kills();
-        self.certificates.served(&loaded.conf, &self.eyes.stand_ins);
+        self.certificates.served(loaded.given);
         self.conf = Some(loaded.conf);
         self.archive = Some(loaded.archive);
         Ok(())

@@ -5,11 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::arguments::Arguments;
+use super::certificates::Given;
 use crate::access;
 use crate::acme::stand_in::StandIns;
 use crate::conf::Conf;
 use crate::conf::diagnostic::{Diagnostic, Severity};
-use crate::conf::files::{ReadFiles, Recorder};
+use crate::conf::files::{Generation, ReadFiles, Recorder};
 use crate::exit_code::ExitCode;
 use crate::logging::LogType;
 use crate::os;
@@ -20,6 +21,10 @@ pub(super) struct Loaded {
     pub(super) conf: Conf,
     /// `Generation::to_bytes` in a sealed memory file.
     pub(super) archive: File,
+    /// What is in it.
+    pub(super) files: Generation,
+    /// For who is to be told what a broker has.
+    pub(super) given: Given,
 }
 
 /// Why nothing was loaded, and mosquitto's exit code for it.
@@ -47,18 +52,20 @@ impl Refusal {
     }
 }
 
-/// Reads the configuration through `files` and checks everything that can be checked without applying it.
-pub(super) fn load(files: &dyn ReadFiles, arguments: &Arguments) -> Result<Loaded, Refusal> {
+/// Reads the configuration through `files` and checks everything that can be checked without applying it. `look` is called when the
+/// configuration is known and none of the files that it names was read.
+pub(super) fn load(files: &dyn ReadFiles, arguments: &Arguments, look: impl FnOnce(&Conf)) -> Result<Loaded, Refusal> {
     let recorder = Recorder::new(files);
     let conf = read_conf(&recorder, arguments)?;
+    look(&conf);
     read_security(&recorder, &conf)?;
     tls::load(&recorder, &conf).map_err(|diagnostics| Refusal::new(&diagnostics, ExitCode::Failure))?;
-    let bytes = recorder.into_generation().to_bytes();
-    let archive = os::fd_passing::sealed(c"darner-generation", &bytes).map_err(|error| {
+    let files = recorder.into_generation();
+    let archive = os::fd_passing::sealed(c"darner-generation", &files.to_bytes()).map_err(|error| {
         let reason = format!("Error: the configuration cannot be handed to the broker: {error}.");
         Refusal { log_lines: vec![(LogType::Error, reason.clone())], reasons: vec![reason], code: ExitCode::Internal }
     })?;
-    Ok(Loaded { conf, archive })
+    Ok(Loaded { conf, archive, files, given: Given::default() })
 }
 
 /// Only the configuration itself.

@@ -24,7 +24,7 @@ pub(super) fn waits_for_mending(code: ExitCode, arguments: &Arguments) -> bool {
     }
     let secs = super::seconds("DARNER_PATIENCE_SECS").unwrap_or(PATIENCE_SECS);
     // Files that are in order already are not what is wrong: trying again would go on without end.
-    if secs == 0 || generation::load(&Disk, arguments).is_ok() {
+    if secs == 0 || generation::load(&Disk, arguments, |_| ()).is_ok() {
         return false;
     }
     Voice::default().say(
@@ -37,7 +37,7 @@ pub(super) fn waits_for_mending(code: ExitCode, arguments: &Arguments) -> bool {
         // Whoever is left to PID 1 while it waits.
         while let os::reap::Reaped::Ended(..) = os::reap::next() {}
         if Instant::now() >= look_at {
-            if generation::load(&Disk, arguments).is_ok() {
+            if generation::load(&Disk, arguments, |_| ()).is_ok() {
                 return true;
             }
             look_at = Instant::now() + LOOK_EVERY;

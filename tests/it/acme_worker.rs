@@ -54,6 +54,22 @@ fn two_names_over_http_01_then_a_renewal_with_the_same_account() {
 }
 
 #[test]
+fn what_is_in_use_already_is_not_brought_again() {
+    let pebble = Pebble::start(&json!({}), &[]);
+    let mut request = pebble.request(&json!({}));
+    let outcome = pebble.work(&request);
+    let leaf = |outcome: &Value| {
+        let pem = std::fs::read(outcome["fullchain"].as_str().expect("a path")).expect("a chain");
+        darner::tls::leaf::Leaf::of_chain(&pem).expect("a leaf").fingerprint()
+    };
+    // PID 1 was killed after it had put it in use and before it had removed it here.
+    request["held"] = json!(leaf(&outcome));
+    let next = pebble.work(&request);
+    assert_ne!(json!(leaf(&next)), request["held"]);
+    assert_eq!(pebble.count(NEW_CERTIFICATE), 2);
+}
+
+#[test]
 fn an_ip_address_with_an_rsa_key() {
     let pebble = Pebble::start(&json!({}), &[]);
     let outcome = pebble.work(&pebble.request(&json!({ "domains": ["127.0.0.1"], "key_type": "rsa2048" })));

@@ -2,6 +2,8 @@
 
 pub mod certbot;
 mod changes;
+mod in_use;
+mod load;
 mod faults;
 mod self_made;
 mod tls_alpn_01;

@@ -311,9 +311,17 @@ impl Store {
 /// # Errors
 /// As for any file, and `InvalidData` for a longer one.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    read_from(std::fs::File::open(path)?)
+}
+
+/// The same of a file that is open.
+///
+/// # Errors
+/// As for any file, and `InvalidData` for a longer one.
+pub fn read_from(file: std::fs::File) -> io::Result<Vec<u8>> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it is far too long"));
     }

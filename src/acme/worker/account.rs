@@ -52,7 +52,7 @@ pub(super) async fn directory(client: &Client, request: &Request) -> Result<Dire
         fault.is_clock_error = last.is_clock_error;
         fault.counted = !last.is_clock_error;
         fault.status = last.status;
-        fault.retry_after_secs = last.retry_after_secs;
+        fault.retry_after_secs = last.back_off();
         fault
     };
     let answer = client.send(Method::GET, &request.directory, &[], Vec::new()).await.map_err(|error| bad(causes(&*error)))?;
@@ -123,7 +123,7 @@ async fn register(client: &Client, request: &Request, directory: &Directory, pkc
     let address = &directory.new_account;
     let mut email = request.email.as_deref();
     loop {
-        let payload = jws::new_account(pkcs8, email, request.eab.as_ref(), address).map_err(|reason| fault(Step::Request, reason))?;
+        let payload = jws::new_account(pkcs8, email, request.eab.as_ref(), address).map_err(|reason| fault(Step::Account, reason))?;
         let answer = jws::post(client, pkcs8, None, &directory.new_nonce, address, Some(&payload)).await;
         let answer = answer.map_err(|reason| fault(Step::Account, reason))?;
         if answer.status().is_success() {
@@ -152,6 +152,6 @@ fn refusal(client: &Client, answer: &Response<Bytes>) -> Fault {
         Err(_) => fault(Step::Account, format!("the CA answered HTTP {}", answer.status())),
     };
     fault.status = last.status;
-    fault.retry_after_secs = last.retry_after_secs;
+    fault.retry_after_secs = last.back_off();
     fault
 }

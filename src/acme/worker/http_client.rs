@@ -1,6 +1,7 @@
 //! The HTTP client behind instant-acme: deadlines, bundled and given roots, capped bodies, and what the crate would drop.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,10 +16,13 @@ use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 /// For one request, from the name's resolution to the last byte.
 const REQUEST: Duration = Duration::from_secs(30);
+/// How long one address has before the next is tried, too.
+const HEAD_START: Duration = Duration::from_millis(500);
 /// No answer of a CA is larger.
 const BODY_MAX: usize = 1024 * 1024;
 /// Times that a request which changes nothing is sent.
@@ -35,6 +39,13 @@ pub(super) struct Last {
     pub(super) retry_after_secs: Option<u64>,
     pub(super) alternates: Vec<String>,
     pub(super) is_clock_error: bool,
+}
+
+impl Last {
+    /// How long the CA wants to be left alone. An answer that is good says only when the next poll is worth while.
+    pub(super) fn back_off(&self) -> Option<u64> {
+        self.retry_after_secs.filter(|_| self.status.is_none_or(|status| status >= 400))
+    }
 }
 
 #[derive(Clone)]
@@ -140,7 +151,12 @@ impl Client {
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         let port = authority.port_u16().unwrap_or(443);
         let name = ServerName::try_from(host.to_owned())?;
-        let stream = TcpStream::connect((host, port)).await.map_err(|error| format!("{host} port {port}: {error}"))?;
+        let addresses = tokio::net::lookup_host((host, port)).await.map(Iterator::collect);
+        let stream = match addresses {
+            Ok(addresses) => connect(addresses).await,
+            Err(error) => Err(error),
+        };
+        let stream = stream.map_err(|error| format!("{host} port {port}: {error}"))?;
         let stream = self.tls.connect(name, stream).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await?;
         let connection = tokio::spawn(connection);
@@ -156,6 +172,36 @@ impl Client {
         connection.abort();
         Ok(Response::from_parts(parts, body))
     }
+}
+
+/// Whichever of a name's addresses answers: each has [`HEAD_START`] before the next is tried beside it (RFC 8305).
+async fn connect(addresses: Vec<SocketAddr>) -> std::io::Result<TcpStream> {
+    let (first, other): (Vec<_>, Vec<_>) =
+        addresses.iter().copied().partition(|address| addresses.first().is_some_and(|first| first.is_ipv6() == address.is_ipv6()));
+    let mut in_turn = Vec::new();
+    for at in 0..addresses.len() {
+        in_turn.extend(first.get(at).into_iter().chain(other.get(at)).copied());
+    }
+    let mut waiting = in_turn.into_iter();
+    let mut tries = JoinSet::new();
+    let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
+    loop {
+        let Some(address) = waiting.next() else { break };
+        tries.spawn(TcpStream::connect(address));
+        match tokio::time::timeout(HEAD_START, tries.join_next()).await {
+            Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
+            Ok(Some(Ok(Err(error)))) => last = error,
+            _ => {}
+        }
+    }
+    while let Some(result) = tries.join_next().await {
+        match result {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => {}
+        }
+    }
+    Err(last)
 }
 
 /// The words of three crates for one thing.
@@ -218,6 +264,39 @@ mod tests {
         assert_eq!(seconds_until("7200"), Some(7200));
         assert_eq!(seconds_until("Fri, 31 Dec 1999 23:59:59 GMT"), Some(0));
         assert_eq!(seconds_until("soon"), None);
+    }
+
+    #[test]
+    fn a_good_answer_s_retry_after_is_no_back_off() {
+        let last = |status| Last { status: Some(status), retry_after_secs: Some(86_400), ..Last::default() };
+        assert_eq!((last(200).back_off(), last(429).back_off(), last(503).back_off()), (None, Some(86_400), Some(86_400)));
+    }
+
+    /// A socket whose queue is full: whoever connects hears nothing.
+    fn black_hole() -> (socket2::Socket, SocketAddr, Vec<std::net::TcpStream>) {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+        socket.bind(&any.into()).expect("bound");
+        socket.listen(0).expect("it listens");
+        let address = socket.local_addr().ok().and_then(|address| address.as_socket()).expect("an address");
+        let fill = || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok();
+        let full: Vec<_> = std::iter::repeat_with(fill).take_while(Option::is_some).flatten().collect();
+        (socket, address, full)
+    }
+
+    #[test]
+    fn an_address_where_nobody_answers_does_not_hide_the_next() {
+        let (_socket, hole, _full) = black_hole();
+        let closed: SocketAddr = "127.0.0.1:1".parse().expect("an address");
+        let good = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let good = good.local_addr().expect("an address");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let began = std::time::Instant::now();
+        runtime.block_on(async {
+            assert_eq!(connect(vec![hole, closed, hole, good]).await.and_then(|stream| stream.peer_addr()).expect("a connection"), good);
+            assert!(connect(vec![closed]).await.is_err() && connect(Vec::new()).await.is_err());
+        });
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     }
 
     #[test]

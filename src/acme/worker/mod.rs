@@ -9,6 +9,7 @@ mod http_01;
 mod http_client;
 mod jws;
 mod order;
+mod probe;
 mod renewal_info;
 mod self_check;
 mod storage;
@@ -64,6 +65,9 @@ fn read_request() -> Result<Request, String> {
 }
 
 fn run(request: Request) -> Result<Report, Fault> {
+    if request.mode == Mode::Probe {
+        return probe::run(&request.targets);
+    }
     check(&request)?;
     let account = request.account.as_ref().and_then(given_account::GivenAccount::new);
     let client = Client::new(request.ca_file.as_deref(), account).map_err(|reason| fault(Step::Request, reason))?;
@@ -90,9 +94,9 @@ fn run(request: Request) -> Result<Report, Fault> {
 /// What no CA needs to be asked for.
 fn check(request: &Request) -> Result<(), Fault> {
     let bad = |reason: &str| Err(fault(Step::Request, reason));
-    let is_name = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    let is_name = |c: char| c.is_ascii_alphanumeric() || ".-_:".contains(c);
     if request.lineage.is_empty() || request.lineage.starts_with('.') || !request.lineage.chars().all(is_name) {
-        return bad("the lineage's name must be letters, digits, '.', '-' and '_'");
+        return bad("the lineage's name must be letters, digits, '.', '-', '_' and ':'");
     }
     if request.mode == Mode::RenewalInfo {
         return Ok(());

@@ -14,6 +14,7 @@ use super::account::{self, Directory, Registration};
 use super::fault::{Fault, causes, fault, kind, of_problem};
 use super::{Attempt, certificate_key, dns_01, jws, say, storage, tls_alpn_01};
 use crate::acme::exchange::{Challenge, Issued, KeyType, Level, Report, Step};
+use crate::tls::leaf::Leaf;
 
 /// Tries of one call when the CA refuses its nonce; instant-acme makes three of each.
 const NONCES_MAX: u32 = 12;
@@ -63,7 +64,7 @@ impl Attempt {
             Error::Other(reason) => fault(step, format!("{}. What to do: nothing; the order goes on at the next try", causes(&**reason))),
             other => fault(step, format!("the CA's answer cannot be used: {}", causes(other))),
         };
-        fault.retry_after_secs = last.retry_after_secs;
+        fault.retry_after_secs = last.back_off();
         fault.status = fault.status.or(last.status);
         fault.is_clock_error = last.is_clock_error;
         fault.counted = !last.is_clock_error;
@@ -76,7 +77,17 @@ impl Attempt {
         let pending: Pending = serde_json::from_slice(&std::fs::read(folder.join("order.json")).ok()?).ok()?;
         let issued = Issued { account: pending.account.clone(), ..self.issued() };
         let whole = issued.privkey.exists() && issued.fullchain.exists() && issued.chain.exists();
+        if whole && self.is_in_use(&issued) {
+            let _ = std::fs::remove_dir_all(folder);
+            return None;
+        }
         (whole && self.is_same(&pending)).then_some(issued)
+    }
+
+    /// A crash came between its use and its removal.
+    fn is_in_use(&self, issued: &Issued) -> bool {
+        let leaf = std::fs::read(&issued.fullchain).ok().and_then(|pem| Leaf::of_chain(&pem).ok());
+        leaf.is_some_and(|leaf| self.request.held.as_ref() == Some(&leaf.fingerprint()))
     }
 
     fn issued(&self) -> Issued {

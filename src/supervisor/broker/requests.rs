@@ -54,7 +54,7 @@ impl Broker {
         let loaded = self.load().map_err(|refusal| refused(refusal.one_line()))?;
         self.listeners.follow(&loaded.conf, self.identity).map_err(|error| refused(error.to_string()))?;
         self.adopt(&loaded.conf);
-        self.certificates.served(&loaded.conf, &self.eyes.stand_ins);
+        self.certificates.served(loaded.given);
         self.conf = Some(loaded.conf);
         self.archive = Some(loaded.archive);
         self.candidate = None;
@@ -89,7 +89,8 @@ impl Broker {
         if self.certificates.is_self_made_due(state.now) {
             self.renew_self_made();
         }
-        self.certificates.turn(state.now, &self.voice);
+        let is_ready = state.machine.phase() == Phase::Ready;
+        self.certificates.turn(state.now, is_ready, &self.voice);
         if let Some((is_good, text)) = self.certificates.outcome()
             && let Some(control) = &mut self.control
         {
@@ -97,10 +98,10 @@ impl Broker {
             control.answer_all(code, &text, |waits| waits == Waits::Certificate);
         }
         // One thing at a time: a broker that starts reads the files that are there by then.
-        if state.machine.phase() != Phase::Ready {
+        if !is_ready {
             return;
         }
-        match self.certificates.renewed() {
+        match self.certificates.renewed(state.now) {
             Some(Renewal::Reload) => events.push_back(Event::ReloadAsked),
             Some(Renewal::Restart) => match self.may_restart() {
                 Ok(()) => events.push_back(Event::RestartAsked),

@@ -85,7 +85,8 @@ fn lineage(store: &Store, name: &str, now: Seconds) -> String {
     match store.current(name).map(|pair| pair.map(|pair| pair.leaf())) {
         Ok(None) => rows.push(("state", "not obtained yet".to_owned())),
         Ok(Some(Ok(leaf))) => {
-            let test = if state.is_test { " (a test server)" } else { "" };
+            let is_test = state.origin(&leaf.fingerprint()).map_or(state.is_test, |origin| origin.is_test);
+            let test = if is_test { " (a test server)" } else { "" };
             let left = leaf.not_after - now;
             let days = if left <= 0 { "EXPIRED".to_owned() } else { format!("{} days left", left / 86_400) };
             rows.push(("names", leaf.names.join(", ")));
@@ -95,6 +96,9 @@ fn lineage(store: &Store, name: &str, now: Seconds) -> String {
         Ok(Some(Err(reason))) => rows.push(("state", format!("unusable: {reason}"))),
         Err(error) => rows.push(("state", format!("unreadable: {error}"))),
     }
+    if let Some(wrong) = &state.not_served {
+        rows.push(("served", wrong.clone()));
+    }
     rows.push(("next check", state.next_check.map_or("at the next start".to_owned(), time)));
     if let Some(at) = state.renewal_info.as_ref().and_then(|wish| wish.selected) {
         rows.push(("renewal", format!("the CA wants it at {}", time(at))));
@@ -102,7 +106,7 @@ fn lineage(store: &Store, name: &str, now: Seconds) -> String {
     if let Some(error) = &state.last_error {
         rows.push(("last error", error.clone()));
     }
-    if let Some(at) = state.next_attempt {
+    if let Some(at) = state.next_try() {
         rows.push(("next try", time(at)));
     }
     let rows: String = rows.iter().map(|(label, value)| format!("  {label:<11}{value}\n")).collect();

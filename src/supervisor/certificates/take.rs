@@ -3,8 +3,10 @@
 use super::{Certificates, report, worker};
 use crate::acme::exchange::{self, Issued, KeyType, KnownAccount, Request};
 use crate::acme::lineage::renewal_conf::{Facts, RenewalConf};
-use crate::acme::lineage::{Pair, account, durable};
-use crate::acme::state::Seconds;
+use crate::acme::lineage::{BeforeStep, Pair, account, durable};
+use crate::acme::state::{Origin, Seconds};
+use crate::logging::LogType;
+use crate::supervisor::voice::Voice;
 use crate::tls::leaf::Leaf;
 
 fn judge(request: &Request, issued: &Issued, now: Seconds) -> Result<(Pair, Leaf), String> {
@@ -22,7 +24,17 @@ fn judge(request: &Request, issued: &Issued, now: Seconds) -> Result<(Pair, Leaf
 
 impl Certificates {
     /// Looks at what the worker brought, and stores it unless it was a rehearsal.
-    pub(super) fn take(&mut self, request: &Request, issued: &Issued, now: Seconds) -> Result<String, String> {
+    ///
+    /// Each step leaves what a later start can go on with: how it was obtained is known before it is in use, and what was brought stays
+    /// until it is. `before`: as of [`crate::acme::lineage::Store::install`].
+    pub(super) fn take(
+        &mut self,
+        request: &Request,
+        issued: &Issued,
+        now: Seconds,
+        before: BeforeStep<'_>,
+        voice: &Voice,
+    ) -> Result<String, String> {
         // What is no good would be brought again and again.
         let (pair, leaf) = judge(request, issued, now).inspect_err(|_| worker::clear(request))?;
         // Once the clock is set this may be what is wanted.
@@ -34,17 +46,33 @@ impl Certificates {
             worker::clear(request);
             return Ok(format!("The dry run for {names} succeeded: {} would have issued the certificate.", leaf.issuer));
         }
-        let version = self.store.install(&self.name, &pair, &mut |_| Ok(())).map_err(|error| {
+        let is_test = self.settings.as_ref().is_some_and(|settings| settings.is_test);
+        self.keep_origin(request, &leaf, is_test, before).map_err(|error| format!("how it was obtained cannot be stored: {error}"))?;
+        let version = self.store.install(&self.name, &pair, before).map_err(|error| {
             if error.kind() == std::io::ErrorKind::InvalidData {
                 worker::clear(request);
             }
             format!("it cannot be stored: {error}")
         })?;
-        self.record(request, issued, now).map_err(|error| format!("how it was obtained cannot be stored: {error}"))?;
+        // Only certbot would miss it.
+        if let Err(error) = before("record").and_then(|()| self.record(request, issued, now)) {
+            let text = format!("Warning: {} cannot be written: {error}.", self.store.renewal_conf(&self.name).display());
+            voice.say(LogType::Warning, &text);
+        }
+        self.state.installed(now, leaf.lifetime(), is_test);
+        before("state").and_then(|()| self.state.write(self.store.root(), &self.name)).map_err(|error| error.to_string())?;
+        before("clear").map_err(|error| error.to_string())?;
         worker::clear(request);
-        self.state.installed(self.settings.as_ref().is_some_and(|settings| settings.is_test));
         let until = report::time(leaf.not_after);
         Ok(format!("Obtained a certificate for {names} from {}, valid until {until} (version {version}).", leaf.issuer))
+    }
+
+    fn keep_origin(&mut self, request: &Request, leaf: &Leaf, is_test: bool, before: BeforeStep<'_>) -> std::io::Result<()> {
+        let mut names = request.domains.clone();
+        names.sort();
+        self.state.will_use(Origin { leaf: leaf.fingerprint(), directory: request.directory.clone(), is_test, names });
+        before("origin")?;
+        self.state.write(self.store.root(), &self.name)
     }
 
     /// The account that certbot registered at this CA.
@@ -80,3 +108,7 @@ impl Certificates {
         durable::write(&path, conf.text().as_bytes(), 0o644)
     }
 }
+
+#[cfg(test)]
+#[path = "take_tests.rs"]
+mod tests;

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::machine::Millis;
 use super::report;
-use crate::acme::stand_in::StandIns;
 use crate::acme::state::Seconds;
-use crate::conf::Conf;
 use crate::repair;
 use crate::tls::leaf::Leaf;
 
@@ -20,7 +18,7 @@ const WARN_EVERY: Seconds = 86_400;
 const RENEW_EVERY: Millis = 12 * 3_600_000;
 
 /// Device, inode, size and time of a file; `None` where there is none.
-type Stamp = Option<(u64, u64, u64, i64, i64)>;
+pub(super) type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
 #[derive(Default)]
 pub(super) struct Watch {
@@ -33,32 +31,16 @@ pub(super) struct Watch {
     renew_at: Millis,
 }
 
-fn stamp(path: &Path) -> Stamp {
+pub(super) fn stamp(path: &Path) -> Stamp {
     let data = std::fs::metadata(path).ok()?;
     Some((data.dev(), data.ino(), data.size(), data.mtime(), data.mtime_nsec()))
 }
 
 impl Watch {
     /// From here on these are the files in use.
-    pub(super) fn follow(&mut self, conf: &Conf, stand_ins: &StandIns) {
-        let mut paths = Vec::new();
-        self.certificates.clear();
-        for listener in &conf.listeners {
-            let Some((certfile, keyfile)) = listener.tls_files() else { continue };
-            let tls = &listener.tls;
-            paths.extend(
-                [Some(certfile.to_owned()), Some(keyfile.to_owned()), tls.cafile.clone(), tls.crlfile.clone()].into_iter().flatten(),
-            );
-            let certfile = stand_ins.path(certfile);
-            let leaf = crate::acme::lineage::read(&certfile).ok().and_then(|bytes| Leaf::of_chain(&bytes).ok());
-            self.certificates.extend(leaf.map(|leaf| (certfile, leaf)));
-        }
-        let mut paths: Vec<_> = paths.iter().map(|path| stand_ins.path(path)).collect();
-        paths.sort();
-        paths.dedup();
-        self.certificates.sort_by(|(a, _), (b, _)| a.cmp(b));
-        self.certificates.dedup_by(|(a, _), (b, _)| a == b);
-        self.stamps = paths.into_iter().map(|path| (path.clone(), stamp(&path))).collect();
+    pub(super) fn follow(&mut self, stamps: Vec<(PathBuf, Stamp)>, certificates: Vec<(PathBuf, Leaf)>) {
+        self.stamps = stamps;
+        self.certificates = certificates;
         self.seen = None;
         self.warned_at = None;
     }

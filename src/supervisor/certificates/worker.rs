@@ -13,9 +13,10 @@ use nix::sys::signal::{SigSet, Signal};
 
 use super::super::machine::Millis;
 use super::WORKER;
-use crate::acme::exchange::{HTTP_01_SOCKET, Issued, LINE_MAX, Report, Request};
+use crate::acme::exchange::{HTTP_01_SOCKET, Issued, LINE_MAX, Mode, Report, Request};
 use crate::acme::lineage::{self, Pair};
 use crate::os;
+use crate::os::beneath::Base;
 use crate::os::spawn::{Child, Identity, SpawnError, Step};
 
 /// More lines than this say nothing new.
@@ -34,7 +35,9 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn start(request: Request, sockets: &[BorrowedFd<'_>], deadline: Millis) -> Result<Self, String> {
         let identity = (os::process::uid() == 0).then_some(WORKER);
-        folder(&request.work_dir, identity, 0o700).map_err(|error| format!("{}: {error}", request.work_dir.display()))?;
+        if request.mode != Mode::Probe {
+            folder(&request.work_dir, identity, 0o700).map_err(|error| format!("{}: {error}", request.work_dir.display()))?;
+        }
         if let Some(challenges) = &request.challenge_dir {
             folder(challenges, identity, 0o755).map_err(|error| format!("{}: {error}", challenges.display()))?;
         }
@@ -152,18 +155,42 @@ pub(super) fn bring(work_dir: &Path, issued: &Issued) -> Result<Pair, String> {
     Ok(Pair { privkey: read(work_dir, &issued.privkey)?, fullchain: read(work_dir, &issued.fullchain)? })
 }
 
-/// A file of the worker's, if it is in its own folder.
+/// A file of the worker's, if it is in its own folder. Nothing there is followed or waited for: the folder belongs to another user.
 pub(super) fn read(work_dir: &Path, path: &Path) -> Result<Vec<u8>, String> {
-    let own = work_dir.canonicalize().map_err(|error| format!("{}: {error}", work_dir.display()))?;
-    let path = own.join(path).canonicalize().map_err(|error| format!("{}: {error}", path.display()))?;
-    if !path.starts_with(&own) || !path.is_file() {
-        return Err(format!("{} is not in the worker's folder", path.display()));
-    }
-    lineage::read(&path).map_err(|error| format!("{}: {error}", path.display()))
+    let bad = |error: std::io::Error| format!("{}: {error}", path.display());
+    let relative = path.strip_prefix(work_dir).map_err(|_| format!("{} is not in the worker's folder", path.display()))?;
+    let file = Base::open(work_dir).and_then(|base| base.open_file(relative)).map_err(bad)?;
+    lineage::read_from(file).map_err(bad)
 }
 
 /// Removes what a worker has brought.
 pub(super) fn clear(request: &Request) {
     let name = if request.dry_run { format!("{}.dry-run", request.lineage) } else { request.lineage.clone() };
-    let _ = std::fs::remove_dir_all(request.work_dir.join("issued").join(name));
+    let _ = Base::open(&request.work_dir).and_then(|base| base.remove(&Path::new("issued").join(name)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_and_pipes_of_a_worker_lead_nowhere() {
+        let root = std::env::temp_dir().join(format!("darner-worker-{}", std::process::id()));
+        let (work, victim) = (root.join("work"), root.join("victim"));
+        for folder in [&work, &victim.join("a.test")] {
+            std::fs::create_dir_all(folder).expect("a folder");
+        }
+        std::fs::write(victim.join("a.test/privkey.pem"), "secret").expect("a file");
+        std::os::unix::fs::symlink(&victim, work.join("issued")).expect("a link");
+        let text = format!(r#"{{"lineage":"a.test","domains":["a.test"],"directory":"https://ca/dir","work_dir":"{}"}}"#, work.display());
+        let request = serde_json::from_str(&text).expect("a request");
+        clear(&request);
+        assert!(victim.join("a.test/privkey.pem").exists());
+        nix::unistd::mkfifo(&work.join("pipe"), nix::sys::stat::Mode::from_bits_truncate(0o600)).expect("a pipe");
+        for path in ["issued/a.test/privkey.pem", "../victim/a.test/privkey.pem", "pipe", "none"] {
+            assert!(read(&work, &work.join(path)).is_err(), "{path}");
+        }
+        assert!(read(&work, &victim.join("a.test/privkey.pem")).is_err());
+        let _ = std::fs::remove_dir_all(root);
+    }
 }

@@ -97,6 +97,24 @@ fn the_ca_s_wish_decides_when_and_the_renewal_says_what_it_replaces() {
 }
 
 #[test]
+fn a_ca_that_always_wishes_another_certificate_gets_no_more_than_one_a_day() {
+    let mut setting = Setting::new(&[]);
+    setting.proxy.wish((now() - 2 * DAY, now() - DAY), Some("60"));
+    setting.running.start();
+    setting.wait_for_version(1);
+    setting.running.wait_for("the question", |_| !setting.proxy.asked(RENEWAL_INFO).is_empty());
+    for _ in 0..3 {
+        setting.restart();
+    }
+    assert!(setting.running.darner(&["cert"]).1.contains("the CA wants it at"), "{}", setting.running.log());
+    let (code, _, stderr) = setting.running.darner(&["cert", "renew"]);
+    assert!(code == 1 && stderr.contains("the last one is new") && stderr.contains("--force"), "{stderr}");
+    assert_eq!(setting.orders().len(), 1, "{}", setting.running.log());
+    assert_eq!(setting.running.darner(&["cert", "renew", "--force"]).0, 0, "by hand it is not waited for");
+    assert_eq!(setting.orders().len(), 2);
+}
+
+#[test]
 fn what_was_replaced_already_is_ordered_once_more_without_saying_so() {
     let mut setting = Setting::new(&[]);
     setting.proxy.wish((now() + 10 * DAY, now() + 12 * DAY), None);
@@ -241,4 +259,54 @@ fn a_reason_that_only_the_challenge_knows_is_found_there() {
     setting.wait_for_failure();
     assert!(setting.running.log().contains("mqtt.test: "), "{}", setting.running.log());
     assert!(setting.running.log().contains("(connection)"), "{}", setting.running.log());
+}
+
+#[test]
+fn a_corrected_variable_is_tried_at_once() {
+    let port = free_port().to_string();
+    let mut setting = Setting::new(&[("ACME_HTTP_PORT", &port)]);
+    setting.running.start();
+    setting.wait_for_failure();
+    setting.restart();
+    assert_eq!(setting.orders().len(), 1, "the same again has to wait: {}", setting.running.log());
+    setting.running.stop();
+    let right = setting.ca.http_port().to_string();
+    setting.running.environment.retain(|(name, _)| *name != "ACME_HTTP_PORT");
+    setting.running.environment.push(("ACME_HTTP_PORT", right));
+    setting.running.start();
+    setting.wait_for_version(1);
+}
+
+#[test]
+fn a_file_of_roots_that_is_mended_is_used_at_the_next_start() {
+    let mut setting = Setting::new(&[]);
+    let path = setting.ca.folder.path().join("ca.pem");
+    let roots = std::fs::read(&path).expect("roots");
+    std::fs::write(&path, "nothing").expect("spoilt");
+    setting.running.start();
+    setting.wait_for_failure();
+    assert!(setting.running.log().contains("(ACME_CA_FILE) cannot be used"), "{}", setting.running.log());
+    let wait = setting.state()["retry_at"].as_i64().expect("a time") - now();
+    assert!((1..=60).contains(&wait), "soon: {wait}");
+    std::fs::write(&path, roots).expect("mended");
+    setting.restart();
+    setting.wait_for_version(1);
+}
+
+#[test]
+fn a_port_that_is_freed_is_used_unaided() {
+    let mut setting = Setting::new(&[]);
+    let taken = std::net::TcpListener::bind(("0.0.0.0", setting.ca.http_port())).expect("the port");
+    setting.running.start();
+    setting.wait_for_failure();
+    let asked = setting.proxy.asked("/").len();
+    assert!(setting.running.log().contains("another program has it"), "{}", setting.running.log());
+    drop(taken);
+    assert_eq!(asked, 0, "nothing is asked of a CA that could not come back");
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(100);
+    while setting.versions() == 0 {
+        assert!(std::time::Instant::now() < end, "{}", setting.running.log());
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    assert_eq!(setting.running.log().matches("another program has it").count(), 2, "at the start and at the try: {}", setting.running.log());
 }

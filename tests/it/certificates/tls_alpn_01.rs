@@ -52,7 +52,7 @@ impl ServerCertVerifier for Anybody {
     }
 }
 
-fn session(protocols: &[&str]) -> ClientConnection {
+pub(super) fn session(protocols: &[&str]) -> ClientConnection {
     let versions = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
     let versions = versions.with_safe_default_protocol_versions().expect("versions");
     let mut config = versions.dangerous().with_custom_certificate_verifier(Arc::new(Anybody)).with_no_client_auth();

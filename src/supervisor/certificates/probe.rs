@@ -1,0 +1,161 @@
+//! What the listeners really serve, after each change and once an hour: a worker looks, as a client.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use super::worker::Worker;
+use super::{Certificates, voice};
+use crate::acme::exchange::{Mode, Request, Target};
+use crate::conf::{Listener, ProxyVersion, SocketDomain};
+use crate::logging::LogType;
+use crate::supervisor::machine::Millis;
+use crate::supervisor::voice::Voice;
+use crate::tls::leaf::Leaf;
+
+/// A broker that is ready takes connections a moment later.
+const SOON: Millis = 1_000;
+const HOURLY: Millis = 3_600_000;
+/// The worker's own patience for each listener is shorter.
+const LIMIT: Millis = 600_000;
+/// The broker is made to use it again so often; then it is only said.
+const MISTRUSTED_MAX: u32 = 3;
+
+/// What a listener is to serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Expected {
+    target: Target,
+    certfile: PathBuf,
+    leaf: String,
+    /// Whoever comes without a certificate is an error in the log, which need not be there every hour.
+    is_quiet: bool,
+}
+
+impl Expected {
+    pub(super) fn of(listener: &Listener, certfile: &Path, bytes: Option<Vec<u8>>) -> Option<Self> {
+        let leaf = Leaf::of_chain(&bytes?).ok()?;
+        let loopback = if listener.socket_domain == SocketDomain::Ipv6 { "::1" } else { "127.0.0.1" };
+        let host = match listener.host.as_deref().map(|host| (host, host.parse::<IpAddr>())) {
+            None => loopback,
+            Some((_, Ok(address))) if address.is_unspecified() => if address.is_ipv6() { "::1" } else { "127.0.0.1" },
+            Some((host, _)) => host,
+        };
+        // The addresses of an interface are the kernel's business.
+        let is_reachable = listener.bind_interface.is_none() && listener.port != 0;
+        let proxy = listener.proxy.map(|version| if version == ProxyVersion::V1 { 1 } else { 2 });
+        is_reachable.then(|| Self {
+            target: Target { host: host.to_owned(), port: listener.port, proxy },
+            certfile: certfile.to_owned(),
+            leaf: leaf.fingerprint(),
+            is_quiet: !listener.tls.require_certificate,
+        })
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Probe {
+    listeners: Vec<Expected>,
+    /// Those that a worker looks at.
+    asked: Vec<Expected>,
+    /// The broker was given something since the last look.
+    is_fresh: bool,
+    at: Option<Millis>,
+    mistrusted: u32,
+    wrong: Option<String>,
+}
+
+impl Probe {
+    pub(super) fn follow(&mut self, listeners: Vec<Expected>) {
+        self.is_fresh = !listeners.is_empty();
+        self.listeners = listeners;
+        self.at = None;
+    }
+
+    pub(super) fn next(&self) -> Option<Millis> {
+        self.at
+    }
+
+    /// Whether it is time to look; `is_ready`: the broker is.
+    fn is_due(&mut self, now: Millis, is_ready: bool) -> bool {
+        if !is_ready {
+            // What begins now is looked at when it is there.
+            self.is_fresh |= self.at.take().is_some();
+        } else if std::mem::take(&mut self.is_fresh) {
+            self.asked.clone_from(&self.listeners);
+            self.at = Some(now + SOON);
+        }
+        let is_due = self.at.is_some_and(|at| at <= now);
+        if is_due {
+            self.at = Some(now + HOURLY);
+        }
+        is_due
+    }
+
+    /// Compares; `None`: those that answered serve what they are to. Otherwise what is wrong.
+    fn compare(&mut self, leaves: &[Option<String>]) -> Option<String> {
+        let asked = std::mem::take(&mut self.asked);
+        let wrong = asked.iter().zip(leaves).filter(|(expected, leaf)| leaf.as_ref().is_some_and(|leaf| *leaf != expected.leaf));
+        let lines: Vec<_> = wrong
+            .map(|(expected, _)| format!("the listener on port {} serves another certificate than {}", expected.target.port, expected.certfile.display()))
+            .collect();
+        (!lines.is_empty()).then(|| lines.join("; "))
+    }
+}
+
+impl Certificates {
+    /// Has the listeners looked at, if it is time and nothing else is under way.
+    pub(super) fn look_at_listeners(&mut self, now: Millis, is_ready: bool, voice: &Voice) {
+        if self.worker.is_some() || !self.in_use.is_settled() || !self.probe.is_due(now, is_ready) {
+            return;
+        }
+        if self.probe.asked.is_empty() {
+            // Once an hour.
+            self.probe.asked = self.probe.listeners.iter().filter(|expected| expected.is_quiet).cloned().collect();
+        }
+        let targets: Vec<_> = self.probe.asked.iter().map(|expected| expected.target.clone()).collect();
+        if targets.is_empty() {
+            return;
+        }
+        match Worker::start(Request::probe(targets), &[], now + LIMIT) {
+            Ok(worker) => self.worker = Some(worker),
+            Err(error) => voice.say(LogType::Warning, &format!("Warning: what the listeners serve cannot be looked at: {error}.")),
+        }
+    }
+
+    /// What a worker has seen.
+    pub(super) fn probed(&mut self, now: Millis, leaves: &[Option<String>], voice: &Voice) {
+        if self.probe.is_fresh {
+            // The broker was given something else meanwhile.
+            self.probe.asked.clear();
+            return;
+        }
+        let former = self.probe.wrong.take();
+        self.probe.wrong = self.probe.compare(leaves);
+        match (&self.probe.wrong, former) {
+            (Some(text), former) => {
+                self.probe.mistrusted = self.probe.mistrusted.saturating_add(1);
+                if self.probe.mistrusted <= MISTRUSTED_MAX {
+                    voice.say(LogType::Warning, &format!("Warning: {text}; the broker is made to use it again."));
+                    self.in_use.mistrusted(now, self.probe.mistrusted);
+                } else if former.is_none() || self.probe.mistrusted == MISTRUSTED_MAX + 1 {
+                    let text = format!("Error: {text}, whatever is done: does something else listen there? Start the container again.");
+                    voice.say(LogType::Error, &text);
+                }
+            }
+            (None, Some(_)) => {
+                self.probe.mistrusted = 0;
+                voice::print("The listeners serve the certificates that they are to serve.");
+            }
+            (None, None) => self.probe.mistrusted = 0,
+        }
+        if self.settings.is_some() && self.state.not_served != self.probe.wrong {
+            self.state.not_served.clone_from(&self.probe.wrong);
+            self.keep_state(voice);
+        }
+    }
+}
+
+impl Request {
+    fn probe(targets: Vec<Target>) -> Self {
+        Self { mode: Mode::Probe, targets, ..Self::default() }
+    }
+}
