@@ -363,6 +363,7 @@ mod tests {
     fn what_is_removed_or_read_is_beneath_and_no_link() {
         let path = folder("removed");
         let outside = folder("removed-outside");
+        std::fs::remove_dir(path.join("inner")).expect("empty");
         std::fs::write(outside.join("kept"), "k").expect("a file");
         std::fs::create_dir_all(path.join("a/b/c")).expect("folders");
         std::fs::write(path.join("a/b/file"), "x").expect("a file");

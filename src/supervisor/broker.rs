@@ -229,7 +229,7 @@ impl Broker {
         } else if let Some(loaded) = self.candidate.take() {
             let waiting = self.conf.as_ref().map(|conf| change::restart_only(conf, &loaded.conf)).unwrap_or_default();
             self.voice.reconfigure(&loaded.conf.log);
-            self.certificates.served(loaded.given);
+            self.certificates.served(loaded.given, &self.voice);
             self.conf = Some(loaded.conf);
             self.archive = Some(loaded.archive);
             let rest = if waiting.is_empty() { String::new() } else { format!(" But {}: darner restart.", waiting.join("; ")) };
@@ -316,7 +316,7 @@ impl Service for Broker {
         }
         self.open_private();
         self.oom_kills = oom::kills();
-        self.certificates.served(loaded.given);
+        self.certificates.served(loaded.given, &self.voice);
         self.conf = Some(loaded.conf);
         self.archive = Some(loaded.archive);
         Ok(())

@@ -1,5 +1,6 @@
 //! `darner acme` against a real ACME server: Pebble.
 
+mod choices;
 mod faults;
 pub mod pebble;
 

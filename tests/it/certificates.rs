@@ -4,6 +4,8 @@ pub mod certbot;
 mod changes;
 mod in_use;
 mod load;
+mod odd_times;
+mod probe;
 mod faults;
 mod self_made;
 mod tls_alpn_01;

@@ -8,7 +8,8 @@ what=${1:?run, test or fuzz}
 needed="cc:gcc"
 if [ "$what" = test ]; then
     needed="$needed dockerd:docker.io docker:docker.io docker-compose:docker-compose iptables:iptables debootstrap:debootstrap \
-mosquitto:mosquitto mosquitto_pub:mosquitto-clients pebble:pebble pebble-challtestsrv:pebble setpriv:util-linux nsenter:util-linux ps:procps strace:strace chromium:chromium node:nodejs npm:npm openssl:openssl chattr:e2fsprogs mkfs.ext4:e2fsprogs"
+mosquitto:mosquitto mosquitto_pub:mosquitto-clients pebble:pebble pebble-challtestsrv:pebble setpriv:util-linux nsenter:util-linux ps:procps strace:strace chromium:chromium node:nodejs npm:npm openssl:openssl chattr:e2fsprogs mkfs.ext4:e2fsprogs \
+faketime:faketime"
 fi
 [ "$what" != fuzz ] || needed="$needed g++:g++"
 PATH=$PATH:/usr/sbin:/sbin

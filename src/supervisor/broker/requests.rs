@@ -54,7 +54,7 @@ impl Broker {
         let loaded = self.load().map_err(|refusal| refused(refusal.one_line()))?;
         self.listeners.follow(&loaded.conf, self.identity).map_err(|error| refused(error.to_string()))?;
         self.adopt(&loaded.conf);
-        self.certificates.served(loaded.given);
+        self.certificates.served(loaded.given, &self.voice);
         self.conf = Some(loaded.conf);
         self.archive = Some(loaded.archive);
         self.candidate = None;

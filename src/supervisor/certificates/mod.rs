@@ -1,8 +1,10 @@
 //! PID 1's half of certificates: it asks the worker for them when they are due, looks at what it brings, stores it, and has the broker
 //! use it. `worker` is the child, `challenge_port` the socket on port 80, `order` is when what is asked, `take` judges and stores what it brings, `watch` sees
 //! what somebody else renews, `in_use` whether the broker has it, `probe` whether its
-//! listeners serve it, `report` is what people are told.
+//! listeners serve it, `report` is what people are told, `advice` what
+//! they are warned of.
 
+mod advice;
 mod challenge_port;
 mod in_use;
 mod order;
@@ -12,6 +14,7 @@ mod take;
 mod watch;
 mod worker;
 
+use std::collections::BTreeSet;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -68,6 +71,8 @@ pub(super) struct Certificates {
     in_use: InUse,
     probe: Probe,
     said_wrong_clock: bool,
+    /// Lineages that are not renewed here.
+    warned_of: BTreeSet<String>,
 }
 
 fn variable(name: &str) -> Option<String> {
@@ -105,6 +110,7 @@ impl Certificates {
             in_use: InUse::default(),
             probe: Probe::default(),
             said_wrong_clock: false,
+            warned_of: BTreeSet::new(),
         }
     }
 
@@ -151,6 +157,7 @@ impl Certificates {
                 ),
             );
         }
+        self.warn_of_loss(voice);
         match self.store.mend(&self.name) {
             Ok(lines) => lines.iter().for_each(|line| voice.say(LogType::Warning, &format!("Warning: {line}."))),
             Err(error) => {
@@ -223,7 +230,8 @@ impl Certificates {
     }
 
     /// The broker has this, or is to have it when it starts.
-    pub(super) fn served(&mut self, given: Given) {
+    pub(super) fn served(&mut self, given: Given, voice: &Voice) {
+        self.warn_of_others(given.stamps.iter().map(|(path, _)| path.as_path()), voice);
         self.in_use.served(given.version);
         self.watch.follow(given.stamps, given.certificates);
         self.probe.follow(given.listeners);

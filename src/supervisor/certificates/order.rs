@@ -138,7 +138,8 @@ impl Certificates {
         let is_news = self.state.stumbled(wall_clock(), text);
         self.look_at = now;
         if is_news {
-            voice.say(LogType::Error, &format!("Error: {text}."));
+            let next = self.state.next_try().map_or("later".to_owned(), report::time);
+            voice.say(LogType::Error, &format!("Error: {text}. Next try: {next}."));
         }
         self.outcome = Some((false, text.to_owned()));
         // Said above, if it cannot be.

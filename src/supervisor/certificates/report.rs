@@ -2,13 +2,12 @@
 
 use std::ffi::OsString;
 
-use super::{Certificates, Renew, wall_clock};
+use super::{Renew, wall_clock};
 use crate::acme::lineage::Store;
 use crate::acme::schedule::Reason;
 use crate::acme::settings;
 use crate::acme::state::{Seconds, State};
 use crate::exit_code::ExitCode;
-use crate::logging::LogType;
 use crate::supervisor::ask;
 use crate::supervisor::control::Request;
 
@@ -36,20 +35,6 @@ pub(in crate::supervisor) fn command(arguments: &[OsString]) -> ExitCode {
             eprintln!("darner cert: {} is not understood\n{USAGE}", words.join(" "));
             ExitCode::Usage
         }
-    }
-}
-
-impl Certificates {
-    /// What to do where a configuration was refused (with these lines) for files that nobody was asked to obtain.
-    pub(in crate::supervisor) fn advice(&self, lines: &[(LogType, String)]) -> Option<String> {
-        let live = self.store.root().join("live").display().to_string();
-        let is_about_them = lines.iter().any(|(_, line)| line.contains(&live));
-        (self.domains.is_empty() && is_about_them).then(|| {
-            format!(
-                "Error: certificates below {live} are obtained when DOMAIN and EMAIL are set, and DOMAIN is not: set both, or mount the folder in which \
-                 certbot keeps them."
-            )
-        })
     }
 }
 

@@ -37,7 +37,10 @@ impl Pebble {
         let root = params.self_signed(&authority).expect("a root");
         let issuer = rcgen::Issuer::new(params, authority);
         let key = rcgen::KeyPair::generate().expect("a key");
-        let server = rcgen::CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into(), address.to_owned()]).expect("parameters");
+        let mut server = rcgen::CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into(), address.to_owned()]).expect("parameters");
+        // So that a clock that is far off shows.
+        let now = rcgen::date_time_ymd(1970, 1, 1) + std::time::UNIX_EPOCH.elapsed().expect("after 1970");
+        (server.not_before, server.not_after) = (now - Duration::from_secs(86_400 * 365), now + Duration::from_secs(86_400 * 365));
         let server = server.signed_by(&key, &issuer).expect("a certificate");
         folder.write("ca.pem", root.pem());
         let certificate = folder.write("server.pem", server.pem());
@@ -102,8 +105,13 @@ impl Pebble {
 
     /// A file with the root of what it issues.
     pub fn root(&self) -> std::path::PathBuf {
+        self.nth_root(0)
+    }
+
+    /// With `PEBBLE_ALTERNATE_ROOTS` there are more than one.
+    pub fn nth_root(&self, nth: usize) -> std::path::PathBuf {
         let management = self.configuration["managementListenAddress"].as_str().expect("an address");
-        let ask = format!("printf 'GET /roots/0 HTTP/1.0\\r\\n\\r\\n' | openssl s_client -quiet -connect {management} 2>/dev/null");
+        let ask = format!("printf 'GET /roots/{nth} HTTP/1.0\\r\\n\\r\\n' | openssl s_client -quiet -connect {management} 2>/dev/null");
         let output = Command::new("bash").args(["-c", &ask]).output().expect("openssl is installed");
         let text = String::from_utf8_lossy(&output.stdout);
         let begin = text.find("-----BEGIN").expect("a certificate");

@@ -147,6 +147,90 @@ fn what_the_ca_brings_is_looked_at_before_it_is_used() {
 }
 
 #[test]
+fn a_rehearsal_switches_nothing_and_says_whose_limits_it_costs() {
+    let ca = Pebble::start(&json!({}), &[]);
+    let environment = ca.environment();
+    let mut running = Running::of_domain(&with(&environment, &[("RENEWAL", "reload")]));
+    running.start();
+    running.wait_for("its use", |running| running.log().contains("Reload done"));
+    let served = running.served();
+    let (code, stdout, stderr) = running.darner(&["cert", "renew", "--dry-run"]);
+    assert!(code == 0 && stdout.contains("The dry run for mqtt.test succeeded"), "{stdout}{stderr}");
+    assert!(running.log().contains("no test server of this CA is known"), "{}", running.log());
+    assert_eq!((running.served(), ca.count(ISSUED)), (served, 2));
+}
+
+/// A certificate for the key of a request, as a CA would make it that is in error.
+fn for_key(request: &str, name: &str, days: (i64, i64)) -> String {
+    use base64::Engine as _;
+    let der = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(request).expect("base64");
+    let mut request = rcgen::CertificateSigningRequestParams::from_der(&der.into()).expect("a request");
+    let above_key = rcgen::KeyPair::generate().expect("a key");
+    let mut above = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
+    above.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let chain = above.self_signed(&above_key).expect("signed").pem();
+    let issuer = rcgen::Issuer::new(above, above_key);
+    let date = |days: i64| rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs((super::now() + days * super::DAY) as u64);
+    request.params = rcgen::CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+    (request.params.not_before, request.params.not_after) = (date(days.0), date(days.1));
+    request.signed_by(&issuer).expect("signed").pem() + &chain
+}
+
+#[test]
+fn the_right_key_with_other_names_or_other_dates_is_refused() {
+    let ca = Pebble::start(&json!({}), &[]);
+    let proxy = ca.behind_proxy();
+    let (environment, directory) = (ca.environment(), proxy.directory());
+    let mut running = Running::of_domain(&with(&environment, &[("RENEWAL", "reload"), ("ACME_DIRECTORY", &directory)]));
+    let old = pair("mqtt.test", (-1, 89));
+    running.install("mqtt.test", &old);
+    running.start();
+    for (name, days, words) in [
+        ("other.test", (0, 90), "it is not for mqtt.test"),
+        ("mqtt.test", (-90, -1), "it has already expired"),
+        ("mqtt.test", (10, 90), "it is not valid yet"),
+    ] {
+        // The order goes on with the same key after an answer that did not come.
+        proxy.spoil("/certZ/", 100, Fault::Refused);
+        assert_eq!(running.darner(&["cert", "renew", "--force"]).0, 1);
+        let csr = proxy.asked("/finalize-order/").pop().expect("a request").payload["csr"].as_str().expect("it").to_owned();
+        proxy.heal();
+        proxy.spoil("/certZ/", 100, Fault::Body(for_key(&csr, name, days)));
+        let (code, stdout, stderr) = running.darner(&["cert", "renew", "--force"]);
+        assert!(code == 1 && stderr.contains(words), "{words}: {stdout}{stderr}");
+        assert!(running.serves(&old), "{}", running.log());
+        proxy.heal();
+        if words.contains("not valid yet") {
+            // Kept for a clock that is set later; nothing more is asked of the CA.
+            let asked = proxy.asked("/order-plz").len();
+            assert_eq!(running.darner(&["cert", "renew", "--force"]).0, 1);
+            assert_eq!(proxy.asked("/order-plz").len(), asked);
+        }
+    }
+}
+
+#[test]
+fn a_volume_without_room_for_names_costs_no_order() {
+    let ca = Pebble::start(&json!({}), &[]);
+    let volume = Volume::new("2m,nr_inodes=40");
+    let environment = ca.environment();
+    let mut running = Running::of_domain(&with(&environment, &[("RENEWAL", "reload")]));
+    set(&mut running, "LETSENCRYPT_DIR", Some(&volume.path().join("letsencrypt").display().to_string()));
+    running.within = volume.within();
+    let conf = std::fs::read_to_string(running.folder.path().join("mosquitto.conf")).expect("the configuration");
+    let theirs = running.folder.path().join("letsencrypt").display().to_string();
+    running.folder.write("mosquitto.conf", conf.replace(&theirs, &volume.path().join("letsencrypt").display().to_string()));
+    volume.run(&["sh", "-c", &format!("cd {} && for n in $(seq 39); do touch $n; done; rm 1 2 3 4 5 6 7 8", volume.path().display())]);
+    running.start();
+    running.wait_for("the reason", |running| running.log().contains("cannot be written"));
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert_eq!(ca.count("Added order \""), 0, "{}", running.log());
+    volume.run(&["sh", "-c", &format!("rm {}/[0-9]*", volume.path().display())]);
+    let (code, stdout, stderr) = running.darner(&["cert", "renew", "--force"]);
+    assert_eq!(code, 0, "{stdout}{stderr}{}", running.log());
+}
+
+#[test]
 fn a_certificate_of_half_a_minute_is_renewed_by_itself_at_its_half() {
     let ca = Pebble::start(&json!({ "certificateValidityPeriod": 30 }), &[]);
     let environment = ca.environment();
@@ -169,6 +253,7 @@ fn pid_1_killed_in_the_middle_goes_on_with_the_same_order() {
     let mut child = running.child.take().expect("PID 1");
     child.kill().expect("killed");
     child.wait().expect("gone");
+    running.wait_for("the broker's end", |running| std::net::TcpStream::connect(("127.0.0.1", running.port)).is_err());
     // The attempt counts as failed until its outcome is known.
     running.start();
     assert_eq!(proxy.asked("/finalize-order/").len(), 1);

@@ -88,7 +88,10 @@ fn the_ca_s_wish_decides_when_and_the_renewal_says_what_it_replaces() {
     // The CA has changed its mind when it is asked again.
     setting.running.stop();
     setting.proxy.wish((now() - 2 * DAY, now() - DAY), None);
-    setting.age(|state| state["renewal_info"]["ask_at"] = json!(0));
+    setting.age(|state| {
+        state["renewal_info"]["ask_at"] = json!(0);
+        state["rest_until"] = json!(now() - 1);
+    });
     setting.running.start();
     setting.wait_for_version(2);
     let orders = setting.orders();

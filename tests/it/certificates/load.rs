@@ -260,10 +260,11 @@ fn renew_under_load(renewal: &'static str) -> (Arc<World>, Running) {
     std::thread::scope(|scope| {
         scope.spawn(|| subscribe(&world, &is_ready));
         running.wait_for("the subscriber", |_| is_ready.load(Ordering::SeqCst));
-        for nth in 0..CLIENTS {
+        let publish = |nth| {
             let world = &world;
-            scope.spawn(move || publish(world, nth));
-        }
+            scope.spawn(move || publish(world, nth))
+        };
+        let publishers: Vec<_> = (0..CLIENTS).map(publish).collect();
         running.wait_for("all clients", |_| world.count(|counts| &counts.connected) > CLIENTS);
         scope.spawn(|| knock(&world));
         std::thread::sleep(AROUND);
@@ -272,6 +273,7 @@ fn renew_under_load(renewal: &'static str) -> (Arc<World>, Running) {
         running.wait_for("the new certificate", |running| ![String::new(), before.clone()].contains(&running.served()));
         std::thread::sleep(AROUND);
         world.stop.store(true, Ordering::SeqCst);
+        publishers.into_iter().for_each(|publisher| publisher.join().expect("it ends well"));
         let end = Instant::now() + Duration::from_secs(20);
         let is_complete = || {
             let (acknowledged, received) = (world.acknowledged.lock().expect("numbers"), world.received.lock().expect("numbers"));
