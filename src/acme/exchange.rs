@@ -89,9 +89,9 @@ pub struct Target {
     /// A name or an address.
     pub host: String,
     pub port: u16,
-    /// The version of the PROXY protocol that connections begin with.
+    /// Connections begin with a header of the PROXY protocol, of version 1: with the other the listener does no TLS.
     #[serde(default)]
-    pub proxy: Option<u8>,
+    pub is_proxied: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -77,8 +77,7 @@ impl Held {
     /// Whether it has every name that is wanted, and none that was asked for and is not wanted any more.
     fn is_for(&self, wanted: &[String]) -> bool {
         let was_asked_for = |name: &String| self.asked_for.as_ref().is_none_or(|asked| asked.contains(name));
-        wanted.iter().all(|name| self.names.contains(name))
-            && self.names.iter().all(|name| wanted.contains(name) || !was_asked_for(name))
+        wanted.iter().all(|name| self.names.contains(name)) && self.names.iter().all(|name| wanted.contains(name) || !was_asked_for(name))
     }
 
     /// The last moment to listen to the CA's wish to wait.

@@ -179,7 +179,8 @@ fn a_ca_that_always_wishes_another_gets_one_a_day_and_five_a_week() {
             state.installed(now, lifetime, false);
             obtained.push(now);
         }
-        let within = |days: i64| obtained.iter().map(|from| obtained.iter().filter(|at| (*from..from + days * DAY).contains(at)).count()).max();
+        let within =
+            |days: i64| obtained.iter().map(|from| obtained.iter().filter(|at| (*from..from + days * DAY).contains(at)).count()).max();
         assert!(within(7) <= Some(most), "{lifetime}: {obtained:?}");
         assert!(obtained.windows(2).all(|two| two[1] - two[0] >= (lifetime / 20).min(DAY)), "{lifetime}: {obtained:?}");
     }

@@ -163,8 +163,17 @@ impl Settings {
         domains.sort();
         let eab = self.eab.as_ref().map(|eab| [&eab.kid, &eab.hmac]);
         let all = serde_json::json!([
-            domains, self.email, self.directory, self.ca_file, eab, self.profile, self.preferred_chain, self.key_type, self.challenge,
-            self.dns_hook, self.http_port,
+            domains,
+            self.email,
+            self.directory,
+            self.ca_file,
+            eab,
+            self.profile,
+            self.preferred_chain,
+            self.key_type,
+            self.challenge,
+            self.dns_hook,
+            self.http_port,
         ]);
         let digest = Sha256::new().chain_update(all.to_string()).chain_update(authorities).finalize();
         digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
@@ -256,24 +265,37 @@ mod tests {
 
     #[test]
     fn addresses_are_as_certificates_have_them() {
-        let settings = read(&[("DOMAIN", "2001:0DB8::0:1 2001:db8::1 [2001:db8:0::1] 192.0.2.1"), ("EMAIL", "a@b")]).expect("right").expect("wanted");
+        let settings =
+            read(&[("DOMAIN", "2001:0DB8::0:1 2001:db8::1 [2001:db8:0::1] 192.0.2.1"), ("EMAIL", "a@b")]).expect("right").expect("wanted");
         assert_eq!(settings.domains, ["2001:db8::1", "192.0.2.1"]);
     }
 
     #[test]
     fn every_variable_that_an_attempt_depends_on_is_in_the_fingerprint() {
-        let plain = [("DOMAIN", "a.test b.test"), ("EMAIL", "a@b"), ("ACME_DNS_HOOK", "/hook"), ("ACME_EAB_KID", "k"), ("ACME_EAB_HMAC_KEY", "h")];
+        let plain =
+            [("DOMAIN", "a.test b.test"), ("EMAIL", "a@b"), ("ACME_DNS_HOOK", "/hook"), ("ACME_EAB_KID", "k"), ("ACME_EAB_HMAC_KEY", "h")];
         let of = |more: &[(&str, &str)], authorities: &[u8]| {
-            let rows: Vec<_> = more.iter().chain(plain.iter().filter(|(name, _)| more.iter().all(|(other, _)| other != name))).copied().collect();
+            let rows: Vec<_> =
+                more.iter().chain(plain.iter().filter(|(name, _)| more.iter().all(|(other, _)| other != name))).copied().collect();
             read(&rows).expect("right").expect("wanted").fingerprint(authorities)
         };
         let first = of(&[], b"");
         assert_eq!(of(&[("DOMAIN", "b.test,a.test"), ("RENEWAL", "reload")], b""), first);
         assert_ne!(of(&[], b"a root"), first);
         for row in [
-            ("DOMAIN", "a.test"), ("EMAIL", "c@d"), ("ACME_DIRECTORY", "https://ca/dir"), ("ACME_CA_FILE", "/ca"), ("ACME_EAB_KID", "l"),
-            ("ACME_EAB_HMAC_KEY", "i"), ("ACME_PROFILE", "shortlived"), ("ACME_PREFERRED_CHAIN", "X1"), ("ACME_KEY_TYPE", "p384"),
-            ("ACME_CHALLENGE", "http-01"), ("ACME_DNS_HOOK", "/other"), ("ACME_HTTP_PORT", "8080"), ("TESTCERT", "1"),
+            ("DOMAIN", "a.test"),
+            ("EMAIL", "c@d"),
+            ("ACME_DIRECTORY", "https://ca/dir"),
+            ("ACME_CA_FILE", "/ca"),
+            ("ACME_EAB_KID", "l"),
+            ("ACME_EAB_HMAC_KEY", "i"),
+            ("ACME_PROFILE", "shortlived"),
+            ("ACME_PREFERRED_CHAIN", "X1"),
+            ("ACME_KEY_TYPE", "p384"),
+            ("ACME_CHALLENGE", "http-01"),
+            ("ACME_DNS_HOOK", "/other"),
+            ("ACME_HTTP_PORT", "8080"),
+            ("TESTCERT", "1"),
         ] {
             assert_ne!(of(&[row], b""), first, "{}", row.0);
         }

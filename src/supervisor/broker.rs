@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::account;
 use super::arguments::Arguments;
+use super::certbot_image;
 use super::certificates::Certificates;
 use super::control::{Control, Waits};
 use super::generation::{self, Eyes, Loaded, Refusal};
@@ -155,12 +156,16 @@ impl Broker {
 
     fn mend(&mut self) {
         let Some(request) = self.repair_request() else { return };
+        let before = certbot_image::Before::look(&request.root, &request.config);
         let mut report = repair::run_both(&request, |files| {
             generation::read_conf(files, &self.arguments).ok().map(|conf| repair::Named::from_conf(&conf))
         });
         let secrets = report.secrets.take();
         for line in report.lines.iter().chain(&secrets) {
             voice::print(line);
+        }
+        if self.report.is_none() {
+            before.lines().iter().for_each(|line| voice::print(line));
         }
         self.eyes.substitutes.clone_from(&report.substitutes);
         self.report = Some(report);

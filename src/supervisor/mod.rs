@@ -8,6 +8,7 @@ mod account;
 mod arguments;
 mod ask;
 mod broker;
+mod certbot_image;
 mod certificates;
 mod control;
 mod entry;

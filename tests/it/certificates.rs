@@ -2,11 +2,12 @@
 
 pub mod certbot;
 mod changes;
+mod durable;
+mod faults;
 mod in_use;
 mod load;
 mod odd_times;
 mod probe;
-mod faults;
 mod self_made;
 mod tls_alpn_01;
 

@@ -36,12 +36,21 @@ pub(super) fn link(path: &Path, target: &Path) -> io::Result<()> {
     std::fs::rename(&beside, path)
 }
 
-/// Makes a folder and those above it, with this mode for each that is new.
-pub(super) fn folder(path: &Path, mode: u32) -> io::Result<()> {
+/// Makes a folder and those above it, with this mode for each that is new; each is on the disk.
+///
+/// # Errors
+/// One of them cannot be made.
+pub fn folder(path: &Path, mode: u32) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    std::fs::DirBuilder::new().recursive(true).mode(mode).create(path)?;
+    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
+        folder(above, mode)?;
+    }
+    match std::fs::DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => return Err(error),
+        _ => {}
+    }
     sync_folder_of(path)
 }
 

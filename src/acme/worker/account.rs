@@ -48,6 +48,9 @@ pub(super) async fn directory(client: &Client, request: &Request) -> Result<Dire
         } else {
             "the CA is down or cannot be reached from here: look at the network, the name server and ACME_DIRECTORY"
         };
+        // The same words at each try: seconds that pass are no news.
+        let reason =
+            if last.is_clock_error { "by this machine's clock its certificate is not valid yet, or no more".to_owned() } else { reason };
         let mut fault = fault(Step::Directory, format!("{}: {reason}. What to do: {advice}.", request.directory));
         fault.is_clock_error = last.is_clock_error;
         fault.counted = !last.is_clock_error;

@@ -18,8 +18,7 @@ use crate::tls::leaf::Leaf;
 const PATIENCE: Duration = Duration::from_secs(8);
 const TARGETS_MAX: usize = 64;
 /// A proxy's own connection, as for its health checks.
-const PROXY_V1: &[u8] = b"PROXY UNKNOWN\r\n";
-const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+const PROXY_HEADER: &[u8] = b"PROXY UNKNOWN\r\n";
 
 /// Takes whatever it is shown, and keeps it.
 #[derive(Debug)]
@@ -89,12 +88,9 @@ async fn leaf(target: &Target) -> Option<String> {
     let verifier: Arc<dyn ServerCertVerifier> = Arc::clone(&witness) as _;
     let config = config.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
     let mut stream = TcpStream::connect((target.host.as_str(), target.port)).await.ok()?;
-    let header = match target.proxy {
-        Some(1) => PROXY_V1,
-        Some(_) => PROXY_V2,
-        None => &[],
-    };
-    stream.write_all(header).await.ok()?;
+    if target.is_proxied {
+        stream.write_all(PROXY_HEADER).await.ok()?;
+    }
     let name = ServerName::try_from(target.host.clone()).ok()?;
     if let Ok(mut stream) = TlsConnector::from(Arc::new(config)).connect(name, stream).await {
         let _ = stream.shutdown().await;

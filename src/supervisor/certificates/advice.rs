@@ -64,7 +64,9 @@ impl Certificates {
 /// Whether `/` is what a container engine lays over its image, by /proc/self/mountinfo.
 fn is_root_a_layer(mounts: &str) -> bool {
     let mut roots = mounts.lines().filter(|line| line.split(' ').nth(4) == Some("/"));
-    roots.any(|line| line.split_once(" - ").is_some_and(|(_, rest)| rest.starts_with("overlay ") || rest.starts_with("fuse.fuse-overlayfs ")))
+    roots.any(|line| {
+        line.split_once(" - ").is_some_and(|(_, rest)| rest.starts_with("overlay ") || rest.starts_with("fuse.fuse-overlayfs "))
+    })
 }
 
 #[cfg(test)]

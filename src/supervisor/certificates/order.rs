@@ -122,6 +122,9 @@ impl Certificates {
             format!("Obtaining {test}cert for {}", settings.domains.join(", "))
         };
         voice::print(&format!("{what} ({why})"));
+        if self.held.is_some() {
+            voice::print("Renew certs ...");
+        }
         if settings.challenge == exchange::Challenge::TlsAlpn01 && !self.watch.has_listeners() {
             voice.say(
                 LogType::Warning,
@@ -148,6 +151,7 @@ impl Certificates {
 
     /// Goes the whole way to a CA and switches nothing. Let's Encrypt has one for this, which has an account and limits of its own.
     fn rehearse(&mut self, now: Millis, settings: &Settings, voice: &Voice) {
+        voice::print("Renew dry run ...");
         let rehearsal = settings.for_rehearsal();
         if rehearsal.directory == settings.directory && !settings.is_test {
             let text = format!("The dry run asks {} itself, which may count it: no test server of this CA is known.", settings.directory);

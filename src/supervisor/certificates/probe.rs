@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::worker::Worker;
 use super::{Certificates, voice};
 use crate::acme::exchange::{Mode, Request, Target};
-use crate::conf::{Listener, ProxyVersion, SocketDomain};
+use crate::conf::{Listener, SocketDomain};
 use crate::logging::LogType;
 use crate::supervisor::machine::Millis;
 use crate::supervisor::voice::Voice;
@@ -36,14 +36,19 @@ impl Expected {
         let loopback = if listener.socket_domain == SocketDomain::Ipv6 { "::1" } else { "127.0.0.1" };
         let host = match listener.host.as_deref().map(|host| (host, host.parse::<IpAddr>())) {
             None => loopback,
-            Some((_, Ok(address))) if address.is_unspecified() => if address.is_ipv6() { "::1" } else { "127.0.0.1" },
+            Some((_, Ok(address))) if address.is_unspecified() => {
+                if address.is_ipv6() {
+                    "::1"
+                } else {
+                    "127.0.0.1"
+                }
+            }
             Some((host, _)) => host,
         };
         // The addresses of an interface are the kernel's business.
         let is_reachable = listener.bind_interface.is_none() && listener.port != 0;
-        let proxy = listener.proxy.map(|version| if version == ProxyVersion::V1 { 1 } else { 2 });
         is_reachable.then(|| Self {
-            target: Target { host: host.to_owned(), port: listener.port, proxy },
+            target: Target { host: host.to_owned(), port: listener.port, is_proxied: listener.proxy.is_some() },
             certfile: certfile.to_owned(),
             leaf: leaf.fingerprint(),
             is_quiet: !listener.tls.require_certificate,
@@ -95,7 +100,9 @@ impl Probe {
         let asked = std::mem::take(&mut self.asked);
         let wrong = asked.iter().zip(leaves).filter(|(expected, leaf)| leaf.as_ref().is_some_and(|leaf| *leaf != expected.leaf));
         let lines: Vec<_> = wrong
-            .map(|(expected, _)| format!("the listener on port {} serves another certificate than {}", expected.target.port, expected.certfile.display()))
+            .map(|(expected, _)| {
+                format!("the listener on port {} serves another certificate than {}", expected.target.port, expected.certfile.display())
+            })
             .collect();
         (!lines.is_empty()).then(|| lines.join("; "))
     }

@@ -54,14 +54,17 @@ impl Certificates {
             }
             format!("it cannot be stored: {error}")
         })?;
-        // Only certbot would miss it.
-        if let Err(error) = before("record").and_then(|()| self.record(request, issued, now)) {
+        // It is in use: what cannot be written from here on is said, and no failure.
+        let crashed = |error: std::io::Error| error.to_string();
+        before("record").map_err(crashed)?;
+        if let Err(error) = self.record(request, issued, now) {
             let text = format!("Warning: {} cannot be written: {error}.", self.store.renewal_conf(&self.name).display());
             voice.say(LogType::Warning, &text);
         }
+        before("state").map_err(crashed)?;
         self.state.installed(now, leaf.lifetime(), is_test);
-        before("state").and_then(|()| self.state.write(self.store.root(), &self.name)).map_err(|error| error.to_string())?;
-        before("clear").map_err(|error| error.to_string())?;
+        self.keep_state(voice);
+        before("clear").map_err(crashed)?;
         worker::clear(request);
         let until = report::time(leaf.not_after);
         Ok(format!("Obtained a certificate for {names} from {}, valid until {until} (version {version}).", leaf.issuer))

@@ -59,7 +59,8 @@ fn begin(root: &Path, directory: &str) -> Certificates {
 }
 
 fn request(root: &Path, directory: &str) -> Request {
-    let text = format!(r#"{{"lineage":"a.test","domains":["a.test"],"directory":"{directory}","work_dir":"{}"}}"#, root.join("work").display());
+    let text =
+        format!(r#"{{"lineage":"a.test","domains":["a.test"],"directory":"{directory}","work_dir":"{}"}}"#, root.join("work").display());
     let request: Request = serde_json::from_str(&text).expect("a request");
     assert_eq!(request.mode, Mode::Issue);
     request

@@ -112,3 +112,25 @@ impl Watch {
         (true, self.expiring(now).join("; "))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn from_a_tenth_of_the_lifetime_on_it_is_said_once_a_day() {
+        const DAY: Seconds = 86_400;
+        let leaf = Leaf { names: Vec::new(), not_before: 0, not_after: 90 * DAY, issuer: String::new(), der: Vec::new(), others: 0 };
+        let mut watch = Watch::default();
+        watch.follow(Vec::new(), vec![(PathBuf::from("/a.pem"), leaf)]);
+        let (mut expiring, mut expired) = (Vec::new(), Vec::new());
+        for minute in 0..95 * 1440 {
+            for line in watch.warnings(minute * 60) {
+                if line.contains("expired at") { expired.push(minute / 1440) } else { expiring.push(minute / 1440) }
+            }
+        }
+        assert_eq!((expiring.first(), expiring.len()), (Some(&81), 9), "{expiring:?}");
+        assert_eq!((expired.first(), expired.len()), (Some(&90), 5), "{expired:?}");
+        assert!(watch.health(80 * DAY) == (true, String::new()) && watch.health(85 * DAY).0 && !watch.health(91 * DAY).0);
+    }
+}

@@ -60,7 +60,8 @@ fn the_chain_up_to_the_root_that_is_preferred_is_taken_and_one_that_is_not_offer
 fn a_look_at_listeners_tells_their_leaves() {
     let pebble = Pebble::start(&json!({}), &[]);
     let leaf = darner::tls::leaf::Leaf::of_chain(&std::fs::read(pebble.folder.path().join("server.pem")).expect("a file")).expect("a leaf");
-    let port: u16 = pebble.environment()[0].1.trim_end_matches("/dir").rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    let port: u16 =
+        pebble.environment()[0].1.trim_end_matches("/dir").rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
     let targets = json!([{ "host": "127.0.0.1", "port": port }, { "host": "127.0.0.1", "port": crate::support::process::free_port() }, { "host": "localhost", "port": port }]);
     let probed = pebble.work(&pebble.request(&json!({ "mode": "probe", "targets": targets })));
     assert_eq!(probed, json!({ "report": "probed", "leaves": [leaf.fingerprint(), null, leaf.fingerprint()] }));

@@ -37,7 +37,8 @@ impl Pebble {
         let root = params.self_signed(&authority).expect("a root");
         let issuer = rcgen::Issuer::new(params, authority);
         let key = rcgen::KeyPair::generate().expect("a key");
-        let mut server = rcgen::CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into(), address.to_owned()]).expect("parameters");
+        let mut server =
+            rcgen::CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into(), address.to_owned()]).expect("parameters");
         // So that a clock that is far off shows.
         let now = rcgen::date_time_ymd(1970, 1, 1) + std::time::UNIX_EPOCH.elapsed().expect("after 1970");
         (server.not_before, server.not_after) = (now - Duration::from_secs(86_400 * 365), now + Duration::from_secs(86_400 * 365));

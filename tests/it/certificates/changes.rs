@@ -212,7 +212,7 @@ fn the_right_key_with_other_names_or_other_dates_is_refused() {
 #[test]
 fn a_volume_without_room_for_names_costs_no_order() {
     let ca = Pebble::start(&json!({}), &[]);
-    let volume = Volume::new("2m,nr_inodes=40");
+    let volume = Volume::new("2m,nr_inodes=90");
     let environment = ca.environment();
     let mut running = Running::of_domain(&with(&environment, &[("RENEWAL", "reload")]));
     set(&mut running, "LETSENCRYPT_DIR", Some(&volume.path().join("letsencrypt").display().to_string()));
@@ -220,12 +220,16 @@ fn a_volume_without_room_for_names_costs_no_order() {
     let conf = std::fs::read_to_string(running.folder.path().join("mosquitto.conf")).expect("the configuration");
     let theirs = running.folder.path().join("letsencrypt").display().to_string();
     running.folder.write("mosquitto.conf", conf.replace(&theirs, &volume.path().join("letsencrypt").display().to_string()));
-    volume.run(&["sh", "-c", &format!("cd {} && for n in $(seq 39); do touch $n; done; rm 1 2 3 4 5 6 7 8", volume.path().display())]);
+    volume.run(&[
+        "sh",
+        "-c",
+        &format!("cd {} && n=0; while touch n$n 2>/dev/null; do n=$((n + 1)); done; rm n1 n2 n3 n4 n5 n6 n7 n8", volume.path().display()),
+    ]);
     running.start();
     running.wait_for("the reason", |running| running.log().contains("cannot be written"));
     std::thread::sleep(std::time::Duration::from_secs(1));
     assert_eq!(ca.count("Added order \""), 0, "{}", running.log());
-    volume.run(&["sh", "-c", &format!("rm {}/[0-9]*", volume.path().display())]);
+    volume.run(&["sh", "-c", &format!("rm {}/n*", volume.path().display())]);
     let (code, stdout, stderr) = running.darner(&["cert", "renew", "--force"]);
     assert_eq!(code, 0, "{stdout}{stderr}{}", running.log());
 }

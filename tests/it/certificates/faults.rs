@@ -311,5 +311,10 @@ fn a_port_that_is_freed_is_used_unaided() {
         assert!(std::time::Instant::now() < end, "{}", setting.running.log());
         std::thread::sleep(std::time::Duration::from_millis(200));
     }
-    assert_eq!(setting.running.log().matches("another program has it").count(), 2, "at the start and at the try: {}", setting.running.log());
+    assert_eq!(
+        setting.running.log().matches("another program has it").count(),
+        2,
+        "at the start and at the try: {}",
+        setting.running.log()
+    );
 }

@@ -239,7 +239,10 @@ fn renew_under_load(renewal: &'static str) -> (Arc<World>, Running) {
     std::fs::create_dir(&data).expect("a folder");
     running.folder.write(
         "mosquitto.conf",
-        format!("persistence true\npersistence_location {}/\nmax_queued_messages 0\nlog_type error\nlog_type notice\n{conf}", data.display()),
+        format!(
+            "persistence true\npersistence_location {}/\nmax_queued_messages 0\nlog_type error\nlog_type notice\n{conf}",
+            data.display()
+        ),
     );
     running.start();
     running.wait_for("the certificate's use", |running| {
