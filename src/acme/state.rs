@@ -198,6 +198,15 @@ impl State {
         self.origins.drain(..excess);
     }
 
+    /// Whether the certificate with this fingerprint comes from a test server. Of one that somebody else obtained nothing is known here.
+    pub fn is_test(&self, leaf: &str) -> bool {
+        match self.origin(leaf) {
+            Some(origin) => origin.is_test,
+            // As an older version wrote it.
+            None => self.is_test && self.origins.is_empty(),
+        }
+    }
+
     /// How the certificate with this fingerprint was obtained.
     pub fn origin(&self, leaf: &str) -> Option<&Origin> {
         self.origins.iter().find(|origin| origin.leaf == leaf)
@@ -399,6 +408,7 @@ mod tests {
             state.will_use(Origin { leaf: nth.to_string(), is_test: true, ..Origin::default() });
         }
         assert_eq!(state.origins.len(), ORIGINS_MAX);
-        assert!(state.origin("19").is_some_and(|origin| origin.is_test) && state.origin("2").is_none());
+        assert!(state.is_test("19") && state.origin("2").is_none() && !state.is_test("certbot's"));
+        assert!(State { is_test: true, ..State::default() }.is_test("of an older version"));
     }
 }

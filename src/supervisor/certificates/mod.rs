@@ -198,8 +198,7 @@ impl Certificates {
         let conf = std::fs::read_to_string(self.store.renewal_conf(&self.name)).unwrap_or_default();
         let origin = self.state.origin(&leaf.fingerprint());
         let directory = origin.map(|origin| origin.directory.clone()).or_else(|| RenewalConf::parse(&conf).server().map(str::to_owned));
-        let is_test =
-            origin.map_or(self.state.is_test, |origin| origin.is_test) || directory.as_deref().is_some_and(settings::is_test_server);
+        let is_test = self.state.is_test(&leaf.fingerprint()) || directory.as_deref().is_some_and(settings::is_test_server);
         let spread = leaf.der.iter().rev().take(8).fold(0, |sum, byte| (sum << 8) | u64::from(*byte));
         self.held = Some(Held {
             not_before: leaf.not_before,

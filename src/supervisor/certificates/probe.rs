@@ -166,3 +166,60 @@ impl Request {
         Self { mode: Mode::Probe, targets, ..Self::default() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expected(port: u16, is_quiet: bool) -> Expected {
+        let target = Target { host: "127.0.0.1".into(), port, is_proxied: false };
+        Expected { target, certfile: PathBuf::from("/a.pem"), leaf: "a".into(), is_quiet }
+    }
+
+    #[test]
+    fn a_look_is_due_a_second_after_a_change_and_then_each_hour_while_the_broker_is_ready() {
+        let mut probe = Probe::default();
+        assert!(!probe.is_due(0, true) && probe.next().is_none(), "without a TLS listener never");
+        probe.follow(vec![expected(1, true), expected(2, false)]);
+        assert!(!probe.is_due(0, false), "the broker only begins");
+        let due: Vec<_> = (0..9_000).filter(|second| probe.is_due(second * 1_000, *second >= 10)).collect();
+        assert_eq!(due, [11, 3_611, 7_211]);
+        // A restart in between is a change.
+        assert!(!probe.is_due(9_000_000, false));
+        assert!(!probe.is_due(9_010_000, true) && probe.is_due(9_011_000, true));
+    }
+
+    #[test]
+    fn what_nobody_answers_is_not_wrong() {
+        let mut probe = Probe::default();
+        for (leaves, wrong) in
+            [([Some("a"), Some("a")], 0), ([None, Some("a")], 0), ([None, None], 0), ([Some("b"), None], 1), ([Some("b"), Some("c")], 2)]
+        {
+            probe.asked = vec![expected(1, true), expected(2, true)];
+            let text = probe.compare(&leaves.map(|leaf| leaf.map(str::to_owned))).unwrap_or_default();
+            assert_eq!(text.matches("serves another certificate than /a.pem").count(), wrong, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_listener_is_looked_at_where_it_can_be_reached() {
+        let pem = rcgen::generate_simple_self_signed(vec!["a.test".into()]).expect("a certificate").cert.pem().into_bytes();
+        let mut conf = crate::conf::Conf::default();
+        let mut listener = conf.listeners.pop().expect("a listener by default");
+        listener.port = 8883;
+        let host =
+            |listener: &Listener| Expected::of(listener, Path::new("/a.pem"), Some(pem.clone())).map(|expected| expected.target.host);
+        for (given, reached) in [
+            (None, "127.0.0.1"),
+            (Some("0.0.0.0"), "127.0.0.1"),
+            (Some("::"), "::1"),
+            (Some("192.0.2.7"), "192.0.2.7"),
+            (Some("a.test"), "a.test"),
+        ] {
+            listener.host = given.map(str::to_owned);
+            assert_eq!(host(&listener).as_deref(), Some(reached), "{given:?}");
+        }
+        listener.bind_interface = Some("eth0".into());
+        assert_eq!(host(&listener), None);
+    }
+}

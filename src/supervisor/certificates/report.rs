@@ -70,8 +70,7 @@ fn lineage(store: &Store, name: &str, now: Seconds) -> String {
     match store.current(name).map(|pair| pair.map(|pair| pair.leaf())) {
         Ok(None) => rows.push(("state", "not obtained yet".to_owned())),
         Ok(Some(Ok(leaf))) => {
-            let is_test = state.origin(&leaf.fingerprint()).map_or(state.is_test, |origin| origin.is_test);
-            let test = if is_test { " (a test server)" } else { "" };
+            let test = if state.is_test(&leaf.fingerprint()) { " (a test server)" } else { "" };
             let left = leaf.not_after - now;
             let days = if left <= 0 { "EXPIRED".to_owned() } else { format!("{} days left", left / 86_400) };
             rows.push(("names", leaf.names.join(", ")));

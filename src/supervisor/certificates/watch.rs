@@ -27,7 +27,8 @@ pub(super) struct Watch {
     seen: Option<Vec<Stamp>>,
     look_at: Millis,
     certificates: Vec<(PathBuf, Leaf)>,
-    warned_at: Option<Seconds>,
+    /// What was said last, and when.
+    warned: Option<(Seconds, Vec<String>)>,
     renew_at: Millis,
 }
 
@@ -42,7 +43,7 @@ impl Watch {
         self.stamps = stamps;
         self.certificates = certificates;
         self.seen = None;
-        self.warned_at = None;
+        self.warned = None;
     }
 
     /// A file that is another one now; each change is told once.
@@ -92,14 +93,18 @@ impl Watch {
         expiring.map(|(path, leaf)| format!("the certificate {} expires at {}", path.display(), report::time(leaf.not_after))).collect()
     }
 
-    /// Lines for the log, once a day.
+    /// Lines for the log: when they are news, and once a day.
     pub(super) fn warnings(&mut self, now: Seconds) -> Vec<String> {
-        if self.warned_at.is_some_and(|at| now >= at && now - at < WARN_EVERY) {
-            return Vec::new();
-        }
         let mut lines: Vec<_> = self.expired(now).iter().map(|text| format!("Warning: {text}; it is served all the same.")).collect();
         lines.extend(self.expiring(now).iter().map(|text| format!("Warning: {text}.")));
-        self.warned_at = Some(now);
+        let is_said = self.warned.as_ref().is_some_and(|(at, said)| *said == lines && now >= *at && now - at < WARN_EVERY);
+        if lines.is_empty() {
+            self.warned = None;
+        } else if is_said {
+            lines.clear();
+        } else {
+            self.warned = Some((now, lines.clone()));
+        }
         lines
     }
 
@@ -120,9 +125,10 @@ mod tests {
     #[test]
     fn from_a_tenth_of_the_lifetime_on_it_is_said_once_a_day() {
         const DAY: Seconds = 86_400;
-        let leaf = Leaf { names: Vec::new(), not_before: 0, not_after: 90 * DAY, issuer: String::new(), der: Vec::new(), others: 0 };
+        let leaf =
+            |days| Leaf { names: Vec::new(), not_before: 0, not_after: days * DAY, issuer: String::new(), der: Vec::new(), others: 0 };
         let mut watch = Watch::default();
-        watch.follow(Vec::new(), vec![(PathBuf::from("/a.pem"), leaf)]);
+        watch.follow(Vec::new(), vec![(PathBuf::from("/a.pem"), leaf(90))]);
         let (mut expiring, mut expired) = (Vec::new(), Vec::new());
         for minute in 0..95 * 1440 {
             for line in watch.warnings(minute * 60) {
@@ -131,6 +137,11 @@ mod tests {
         }
         assert_eq!((expiring.first(), expiring.len()), (Some(&81), 9), "{expiring:?}");
         assert_eq!((expired.first(), expired.len()), (Some(&90), 5), "{expired:?}");
+        // A short life's last hours are not slept through.
+        let mut short = Watch::default();
+        short.follow(Vec::new(), vec![(PathBuf::from("/b.pem"), leaf(6))]);
+        let said: Vec<_> = (0..6 * 1440 + 2).filter(|minute| !short.warnings(minute * 60).is_empty()).collect();
+        assert_eq!(said, [6 * 1440 - 863, 6 * 1440], "with 14 hours left, and when it is over");
         assert!(watch.health(80 * DAY) == (true, String::new()) && watch.health(85 * DAY).0 && !watch.health(91 * DAY).0);
     }
 }
