@@ -132,10 +132,10 @@ impl State {
         if !is_same {
             let (is_test, next_check, orders) = (self.is_test, self.next_check, self.orders);
             let (origins, last_attempt) = (std::mem::take(&mut self.origins), self.last_attempt);
-            *self = Self { is_test, next_check, orders, origins, last_attempt, ..Self::default() };
+            *self = Self { is_test, last_attempt, origins, next_check, orders, ..Self::default() };
         }
-        self.directory = directory.to_owned();
-        self.settings = settings.to_owned();
+        directory.clone_into(&mut self.directory);
+        settings.clone_into(&mut self.settings);
         self.retry_at = None;
     }
 
@@ -152,7 +152,10 @@ impl State {
     /// An attempt begins. Until its outcome is known it counts as failed, so that whoever restarts us in the middle of it restarts the
     /// back-off too.
     pub fn begin(&mut self, now: Seconds, random: u64) {
-        let still = self.next_attempt.filter(|at| *at <= now.saturating_add(RETRY_MAX) && !self.ran_backwards(now));
+        if self.ran_backwards(now) {
+            (self.next_attempt, self.retry_at, self.rest_until, self.fuse_until) = (None, None, None, None);
+        }
+        let still = self.next_attempt.filter(|at| *at <= now.saturating_add(RETRY_MAX));
         self.before = Some((self.failures, still));
         self.failures = self.failures.saturating_add(1);
         self.last_attempt = Some(now);
@@ -329,6 +332,20 @@ mod tests {
         // The next start tries at once what was mended, but not what the CA forbade.
         state.turn_to("", "");
         assert_eq!((state.retry_at, state.next_attempt), (None, Some(122_400)));
+    }
+
+    #[test]
+    fn what_a_clock_that_was_ahead_put_off_is_forgotten() {
+        let mut state = State { last_attempt: Some(900 * DAY), ..State::default() };
+        for _ in 0..5 {
+            state.installed(900 * DAY, 90 * DAY, false);
+        }
+        state.stumbled(900 * DAY, "the clock is wrong");
+        assert!(state.rest_until.is_some() && state.fuse_until.is_some() && state.ran_backwards(DAY));
+        state.begin(DAY, 0);
+        state.stumbled(DAY, "no network");
+        assert_eq!((state.rest_until, state.fuse_until, state.next_attempt), (None, None, None));
+        assert!(state.retry_at <= Some(DAY + 600));
     }
 
     #[test]

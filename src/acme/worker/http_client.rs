@@ -182,11 +182,9 @@ async fn connect(addresses: Vec<SocketAddr>) -> std::io::Result<TcpStream> {
     for at in 0..addresses.len() {
         in_turn.extend(first.get(at).into_iter().chain(other.get(at)).copied());
     }
-    let mut waiting = in_turn.into_iter();
     let mut tries = JoinSet::new();
     let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
-    loop {
-        let Some(address) = waiting.next() else { break };
+    for address in in_turn {
         tries.spawn(TcpStream::connect(address));
         match tokio::time::timeout(HEAD_START, tries.join_next()).await {
             Ok(Some(Ok(Ok(stream)))) => return Ok(stream),

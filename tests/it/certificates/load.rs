@@ -276,7 +276,9 @@ fn renew_under_load(renewal: &'static str) -> (Arc<World>, Running) {
         running.wait_for("the new certificate", |running| ![String::new(), before.clone()].contains(&running.served()));
         std::thread::sleep(AROUND);
         world.stop.store(true, Ordering::SeqCst);
-        publishers.into_iter().for_each(|publisher| publisher.join().expect("it ends well"));
+        for publisher in publishers {
+            publisher.join().expect("it ends well");
+        }
         let end = Instant::now() + Duration::from_secs(20);
         let is_complete = || {
             let (acknowledged, received) = (world.acknowledged.lock().expect("numbers"), world.received.lock().expect("numbers"));
