@@ -92,6 +92,14 @@ impl Running {
     }
 
     fn start(&mut self) {
+        self.spawn();
+        self.wait_for("an answer on the plain port", |running| {
+            std::net::TcpStream::connect(("127.0.0.1", running.port)).is_ok() && running.darner(&["status"]).1.contains("ready     for")
+        });
+    }
+
+    /// Without waiting for anything.
+    fn spawn(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("log")).expect("a log");
         let words = self.within.iter().map(PathBuf::from).chain([darner()]).collect::<Vec<_>>();
         let mut command = Command::new(&words[0]);
@@ -100,9 +108,6 @@ impl Running {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let output = log.try_clone().expect("a log");
         self.child = Some(command.stdin(Stdio::null()).stdout(output).stderr(log).spawn().expect("it starts"));
-        self.wait_for("an answer on the plain port", |running| {
-            std::net::TcpStream::connect(("127.0.0.1", running.port)).is_ok() && running.darner(&["status"]).1.contains("ready     for")
-        });
     }
 
     fn stop(&mut self) {

@@ -59,3 +59,49 @@ fn each_file_is_on_the_disk_before_a_link_leads_to_it_and_what_was_brought_goes_
     let state = at("rename", "darner/mqtt.test.json", conf);
     assert!(at("unlinkat", "mqtt.test", state) > state, "{calls:#?}");
 }
+
+#[test]
+fn pid_1_killed_before_any_of_its_renames_costs_no_second_certificate() {
+    let ca = Pebble::start(&serde_json::json!({}), &[]);
+    let environment = ca.environment();
+    let mut more: Vec<(&'static str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    more.push(("RENEWAL", "reload"));
+    let mut killed = 0;
+    for nth in 1.. {
+        let mut running = Running::of_domain(&more);
+        let inject = format!("inject=rename,renameat,renameat2:signal=KILL:when={nth}");
+        let words = ["strace", "-D", "-o", "/dev/null", "-e", "trace=rename,renameat,renameat2", "-e", &inject];
+        running.within = words.iter().map(|word| (*word).to_owned()).collect();
+        let issued = ca.count("Issued certificate serial");
+        running.spawn();
+        let mut child = running.child.take().expect("PID 1");
+        let is_killed = loop {
+            if child.try_wait().expect("a child").is_some() {
+                break true;
+            }
+            if running.log().contains("Reload done") {
+                break false;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        };
+        running.within.clear();
+        if !is_killed {
+            running.child = Some(child);
+            break;
+        }
+        killed += 1;
+        running.wait_for("the broker's end", |running| std::net::TcpStream::connect(("127.0.0.1", running.port)).is_err());
+        running.start();
+        // An attempt that was cut short counts as failed, and is waited for.
+        if running.darner(&["cert", "renew"]).2.contains("--force tries now") {
+            let (code, stdout, stderr) = running.darner(&["cert", "renew", "--force"]);
+            assert_eq!(code, 0, "{nth}: {stdout}{stderr}{}", running.log());
+        }
+        running.wait_for("the certificate", |running| {
+            let chain = std::fs::read(running.live("fullchain.pem")).unwrap_or_default();
+            !chain.is_empty() && running.serves(&darner::acme::lineage::Pair { privkey: Vec::new(), fullchain: chain })
+        });
+        assert_eq!(ca.count("Issued certificate serial") - issued, 1, "{nth}: {}", running.log());
+    }
+    assert!(killed >= 14, "{killed}");
+}
