@@ -15,6 +15,8 @@ const BACKLOG: i32 = 64;
 pub(super) struct ChallengePort {
     port: u16,
     sockets: Vec<Socket>,
+    /// That somebody else has it for IPv6.
+    is_said: bool,
 }
 
 impl ChallengePort {
@@ -51,7 +53,9 @@ impl ChallengePort {
                 let text = format!(
                     "Warning: port {port} cannot be bound for http-01 over IPv6 ({error}): {advice}, if the name has an AAAA record; the CA goes there first."
                 );
-                voice.say(LogType::Warning, &text);
+                if !std::mem::replace(&mut self.is_said, true) {
+                    voice.say(LogType::Warning, &text);
+                }
             } else {
                 result = Err(format!("port {port} cannot be bound for http-01 ({error}): {advice}"));
             }

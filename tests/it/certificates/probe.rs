@@ -46,9 +46,9 @@ fn a_listener_that_serves_another_certificate_is_said_and_made_to_use_the_right_
     let (old, new) = (pair("mqtt.test", (-1, 89)), pair("mqtt.test", (0, 90)));
     running.install("mqtt.test", &old);
     running.start();
-    running.wait_for("the first look", |running| {
-        running.log().contains(&format!("on port {tls_port}.\n")) && running.log().contains("Client <unknown>")
-    });
+    let visit = format!("on port {tls_port}.");
+    let is_visited = |log: &str| log.lines().any(|line| line.contains("New connection from") && line.ends_with(&visit));
+    running.wait_for("the first look", |running| is_visited(&running.log()));
     std::thread::sleep(std::time::Duration::from_secs(1));
     stranger(("127.0.0.9", tls_port));
     std::fs::write(&hosts, "127.0.0.1 localhost\n127.0.0.9 listener.test\n").expect("written");
