@@ -376,6 +376,57 @@ mod tests {
         assert!(rig.answers.len() < 21, "rumqttd has mended what this test relies on");
     }
 
+    /// What darner counts on to come back and does not would be taken for lost.
+    #[test]
+    fn the_router_matches_as_darner_does() {
+        const LEVELS: [&str; 4] = ["a", "b", "", "\u{fc}"];
+        let under = |first: &str| LEVELS.map(|second| format!("{first}/{second}"));
+        let topics: Vec<String> = LEVELS
+            .iter()
+            .flat_map(|first| under(first))
+            .chain(["a", "b", "\u{fc}", "a/b/c", "a/b/", "/a/", "//"].map(Into::into))
+            .collect();
+        let filters = [
+            "#", "+", "+/+", "+/#", "a", "a/#", "a/+", "a/+/#", "a/b", "a/b/#", "+/b", "/", "/#", "/+", "+/", "//", "//#", "a/", "a//",
+            "\u{fc}/#", "+/+/+",
+        ];
+        let mut rig = Rig::new();
+        rig.router.order(RouterOrder::Join { session: 0 });
+        rig.join();
+        for (number, filter) in (1..).zip(filters) {
+            rig.router.order(RouterOrder::Subscribe { session: 0, number, filter: filter.into() });
+        }
+        assert!(rig.hear_until(|rig| rig.answers.len() == filters.len()), "they are subscribed");
+        rig.answers.clear();
+        let mut expected = Vec::new();
+        for (serial, topic) in (0..).zip(&topics) {
+            let message = Arc::new(Message { topic: topic.as_str().into(), ..(*message("1")).clone() });
+            rig.router.order(RouterOrder::Publish { from: None, client: 1, serial, message });
+            let matching = filters.iter().filter(|filter| crate::mqtt::topic_filter::matches(filter, topic));
+            expected.extend(matching.map(|filter| (topic.clone(), (*filter).to_owned())));
+        }
+        let mut last = (0, Instant::now());
+        assert!(rig.hear_until(|rig| {
+            if rig.answers.len() != last.0 {
+                last = (rig.answers.len(), Instant::now());
+            }
+            last.0 > 0 && last.1.elapsed() > Duration::from_millis(500)
+        }));
+        let mut came: Vec<_> = rig
+            .answers
+            .iter()
+            .filter_map(|answer| match answer {
+                RouterAnswer::Message { number, message, .. } => {
+                    Some((message.topic.to_string(), filters[*number as usize - 1].to_owned()))
+                }
+                RouterAnswer::Subscribed { .. } => None,
+            })
+            .collect();
+        came.sort();
+        expected.sort();
+        assert_eq!(came, expected);
+    }
+
     #[test]
     fn a_name_is_used_again() {
         let mut rig = Rig::new();
