@@ -80,7 +80,9 @@ fn live(port: u16, name: &str, random: &mut Random) {
     });
     let mut client = Client::connect_as(port, name, random.one_in(2), *random.pick(&[0, 2, 1000]), will);
     for id in 1..=random.below(8) as u16 {
-        let filter = *random.pick(&["crowd/#", "crowd/+/1", "crowd/a/2", "$share/g/crowd/#", "$share/h/crowd/a/+"]);
+        // More of them than the router is told of.
+        let one_of_many = format!("crowd/+/{}", random.below(800));
+        let filter = *random.pick(&["crowd/#", "crowd/+/1", "crowd/a/2", "$share/g/crowd/#", "$share/h/crowd/a/+", &one_of_many]);
         match random.below(6) {
             0 | 1 => {
                 let options = SubscriptionOptions { qos: qos(random), ..SubscriptionOptions::default() };
@@ -94,7 +96,8 @@ fn live(port: u16, name: &str, random: &mut Random) {
             })),
             _ => {
                 let topic = format!("crowd/{}/{}", random.pick(&["a", "b"]), random.below(4));
-                publish(&mut client, &topic, qos(random), random.one_in(5), id, &vec![b'x'; random.below(2000)]);
+                let bytes = if random.one_in(50) { random.below(100_000) } else { random.below(2000) };
+                publish(&mut client, &topic, qos(random), random.one_in(5), id, &vec![b'x'; bytes]);
             }
         }
     }
