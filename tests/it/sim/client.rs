@@ -44,8 +44,8 @@ pub struct Client {
     pub outgoing: Vec<u8>,
     /// Its state is gone, and the broker may still have its side.
     pub must_clean: bool,
-    /// The broker said so while nothing could be kept that its session is a new one: a crash brings the old one back.
-    pub began_unkept: bool,
+    /// Its session, or the one before it, ended while nothing could be kept: a crash brings it back.
+    pub ended_unkept: bool,
     /// Its state ends with the connection.
     pub ends_with_connection: bool,
     pub flights: VecDeque<Flight>,
@@ -92,7 +92,7 @@ impl Client {
             incoming: Vec::new(),
             outgoing: Vec::new(),
             must_clean: false,
-            began_unkept: false,
+            ended_unkept: false,
             ends_with_connection: false,
             flights: VecDeque::new(),
             next_packet_id: 0,

@@ -153,7 +153,7 @@ impl Run {
         self.judge();
         if !begins && !self.world.is_dead {
             self.sessions.committed(&mut self.ledger);
-            self.clients.iter_mut().for_each(|client| client.began_unkept = false);
+            self.clients.iter_mut().for_each(|client| client.ended_unkept = false);
         }
     }
 
@@ -163,7 +163,7 @@ impl Run {
         self.ledger.crashed = self.ledger.step;
         self.ledger.crashes_failing += usize::from(self.world.is_failing);
         for client in &mut self.clients {
-            client.must_clean |= std::mem::take(&mut client.began_unkept);
+            client.must_clean |= std::mem::take(&mut client.ended_unkept);
         }
         let now = self.world.now;
         // The limit of that engine: what has not come back is lost.

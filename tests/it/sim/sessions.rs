@@ -90,7 +90,8 @@ impl Sessions {
     pub fn refused(&mut self, client: usize, link: u32, ledger: &mut Ledger) {
         if let Some(session) = self.sessions.get(&client).filter(|session| session.link == Some(link)) {
             cancel(session, ledger);
-            self.sessions.remove(&client);
+            // The one before it has ended, and the record of that may not be stored.
+            self.ghosts.extend(self.sessions.remove(&client).map(|session| (client, session)));
         }
     }
 
