@@ -29,6 +29,11 @@ impl Disk {
         }
     }
 
+    /// A crash takes nothing of it.
+    pub fn is_committed(&self) -> bool {
+        self.ends.last().is_none_or(|end| *end <= self.committed)
+    }
+
     pub fn committed(&self) -> u64 {
         (self.committed - self.base) as u64
     }

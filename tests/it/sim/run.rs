@@ -121,7 +121,7 @@ impl Run {
                 if !self.world.is_failing && self.random.one_in(self.profile.commit_every) {
                     let shard = self.random.below(self.world.shards.len());
                     self.world.commit(shard);
-                    self.sessions.committed(&mut self.ledger);
+                    self.note_committed();
                 }
             }
         }
@@ -140,6 +140,13 @@ impl Run {
         self.world.sweep();
     }
 
+    /// Each shard has a store of its own: what the model knows of all is safe when each has all.
+    fn note_committed(&mut self) {
+        if self.world.shards.iter().all(|shard| shard.disk.is_committed()) {
+            self.sessions.committed(&mut self.ledger);
+        }
+    }
+
     /// The store begins to fail, or recovers.
     fn turn_store(&mut self) {
         let begins = !self.world.is_failing;
@@ -152,7 +159,7 @@ impl Run {
         }
         self.judge();
         if !begins && !self.world.is_dead {
-            self.sessions.committed(&mut self.ledger);
+            self.note_committed();
             self.clients.iter_mut().for_each(|client| client.ended_unkept = false);
         }
     }
@@ -433,7 +440,7 @@ impl Run {
         for shard in 0..self.world.shards.len() {
             self.world.commit(shard);
         }
-        self.sessions.committed(&mut self.ledger);
+        self.note_committed();
         while self.world.mail(&mut self.random) {
             moved = true;
         }
