@@ -21,7 +21,7 @@ use darner::mqtt::{
 pub use endings::stop_router;
 
 use crate::broker::client::Client;
-use crate::support::process::{Broker, Engine, Folder, darner, run};
+use crate::support::process::{Broker, Engine, Folder, darner, run, wait_until};
 use crate::support::random::Random;
 
 fn check(conf: &str, toml: &str) -> (i32, String) {
@@ -80,12 +80,16 @@ fn chosen(toml: &str, variable: Option<&str>) -> Engine {
     client.subscribe("a");
     client.publish("a", b"1");
     assert_eq!(client.receive_payload(), b"1");
-    let has_router = std::fs::read_dir(format!("/proc/{}/task", broker.pid()))
-        .expect("its threads")
-        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
-        .any(|name| name.trim() == "router-0");
-    assert_eq!(broker.log().contains("The rumqttd engine cannot honour"), has_router, "{}", broker.log());
-    if has_router { Engine::Rumqttd } else { Engine::Core }
+    let says_so = broker.log().contains("The rumqttd engine cannot honour");
+    let has_router = || {
+        std::fs::read_dir(format!("/proc/{}/task", broker.pid()))
+            .expect("its threads")
+            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
+            .any(|name| name.trim() == "router-0")
+    };
+    // A thread takes its name when it begins to run.
+    wait_until("a router exactly where the log says so", || has_router() == says_so);
+    if says_so { Engine::Rumqttd } else { Engine::Core }
 }
 
 #[test]
