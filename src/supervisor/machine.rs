@@ -159,6 +159,14 @@ impl Machine {
         self.phase
     }
 
+    /// It ends, and not only the child, which may be about to be started again.
+    pub(super) fn is_ending(&self) -> bool {
+        match self.phase {
+            Phase::Stopping | Phase::Sweeping => !matches!(self.next, Next::Respawn(_)),
+            phase => phase == Phase::Finished,
+        }
+    }
+
     /// How often the child was started again.
     pub(super) fn restarts(&self) -> u32 {
         self.restarts
@@ -537,7 +545,7 @@ impl Machine {
             | Phase::Reloading
             | Phase::Aborting
             | Phase::BackingOff => self.reload_pending = true,
-            Phase::Stopping | Phase::Sweeping if matches!(self.next, Next::Respawn(_)) => self.reload_pending = true,
+            Phase::Stopping | Phase::Sweeping if !self.is_ending() => self.reload_pending = true,
             Phase::Stopping | Phase::Sweeping | Phase::Finished => {
                 out.push(Action::Say(LogType::Notice, "is stopping; the reload is ignored".into()));
             }

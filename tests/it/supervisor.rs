@@ -258,6 +258,27 @@ fn hup_reloads_and_logs_the_verdict() {
 }
 
 #[test]
+fn a_reload_that_is_asked_for_while_the_broker_restarts_comes_after() {
+    let supervised = Supervised::start(OPEN);
+    // Who does not read is waited for at the end.
+    let mut slow = Client::connect(supervised.port, "slow");
+    slow.subscribe("a");
+    let mut publisher = Client::connect(supervised.port, "publisher");
+    for _ in 0..16 {
+        publisher.publish("a", &vec![b'x'; 1 << 20]);
+    }
+    let (restart, reload) = std::thread::scope(|scope| {
+        let restart = scope.spawn(|| supervised.ask("restart"));
+        wait_until("the restart", || supervised.log().contains("Restarting the broker."));
+        let reload = scope.spawn(|| supervised.ask("reload"));
+        (restart.join().expect("an answer"), reload.join().expect("an answer"))
+    });
+    assert_eq!(restart.0, 0, "{restart:?}");
+    assert!(reload.0 == 0 && reload.1.contains("Reload done"), "{reload:?}\n{}", supervised.log());
+    assert!(answers(supervised.port));
+}
+
+#[test]
 fn a_storm_of_hups_is_a_few_reloads() {
     let supervised = Supervised::start(OPEN);
     let began = std::time::Instant::now();

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Broker, stops};
+use super::Broker;
 use crate::acme::settings::Renewal;
 use crate::exit_code::ExitCode;
 use crate::logging::LogType;
@@ -20,7 +20,7 @@ impl Broker {
                 let text = crate::supervisor::status::text(self, state);
                 self.answer(index, ExitCode::Ok, &text);
             }
-            Request::Reload if stops(state.machine.phase()) => self.answer(index, ExitCode::Failure, "Reload refused: darner is stopping."),
+            Request::Reload if state.machine.is_ending() => self.answer(index, ExitCode::Failure, "Reload refused: darner is stopping."),
             Request::Reload => {
                 if let Some(control) = &mut self.control {
                     control.wait(index, Waits::Verdict(self.reloads + 1), state.now);
@@ -63,7 +63,7 @@ impl Broker {
     }
 
     fn restart(&mut self, index: usize, state: &State<'_>, events: &mut VecDeque<Event>) {
-        if stops(state.machine.phase()) {
+        if state.machine.is_ending() {
             return self.answer(index, ExitCode::Failure, "Restart refused: darner is stopping.");
         }
         if let Err(refusal) = self.may_restart() {
