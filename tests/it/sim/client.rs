@@ -46,6 +46,8 @@ pub struct Client {
     pub must_clean: bool,
     /// Its session, or the one before it, ended while nothing could be kept: a crash brings it back.
     pub ended_unkept: bool,
+    /// So it did, and a CONNACK of before may still arrive.
+    pub is_undone: bool,
     /// Its state ends with the connection.
     pub ends_with_connection: bool,
     pub flights: VecDeque<Flight>,
@@ -93,6 +95,7 @@ impl Client {
             outgoing: Vec::new(),
             must_clean: false,
             ended_unkept: false,
+            is_undone: false,
             ends_with_connection: false,
             flights: VecDeque::new(),
             next_packet_id: 0,
@@ -140,7 +143,7 @@ impl Client {
     }
 
     pub fn connect(&mut self, link: u32, wish: Wish) {
-        let clean = wish.clean || self.must_clean;
+        let clean = wish.clean || self.must_clean || std::mem::take(&mut self.is_undone);
         if clean {
             self.forget();
             self.must_clean = true;

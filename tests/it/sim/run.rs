@@ -170,7 +170,7 @@ impl Run {
         self.ledger.crashed = self.ledger.step;
         self.ledger.crashes_failing += usize::from(self.world.is_failing);
         for client in &mut self.clients {
-            client.must_clean |= std::mem::take(&mut client.ended_unkept);
+            client.is_undone |= std::mem::take(&mut client.ended_unkept);
         }
         let now = self.world.now;
         // The limit of that engine: what has not come back is lost.
