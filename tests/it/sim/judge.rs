@@ -118,7 +118,7 @@ impl Run {
             Packet::Connack(connack) => {
                 if let Some(client) = self.world.links.get(&link).map(|link| link.client) {
                     let client = &mut self.clients[client];
-                    client.ended_unkept = self.world.is_failing && (client.ends_with_connection || !connack.session_present);
+                    client.ended_unkept |= self.world.is_failing && (client.ends_with_connection || !connack.session_present);
                 }
                 // Should this CONNACK be lost, the client cannot know that its session is a new one, and nothing is owed for the old one.
                 if !connack.session_present
