@@ -40,7 +40,9 @@ pub(super) struct Connection {
     pub(super) aliases: Vec<Option<Box<str>>>,
     /// Maximum Packet Size in bytes (3.1.2.11.4).
     pub(super) packet_size_max: u32,
-    /// Packet Identifiers of QoS 2 messages that the client has sent twice on this connection.
+    /// Packet Identifiers of QoS 2 messages that the client has sent on this connection, and has not released.
+    pub(super) unreleased: BTreeSet<u16>,
+    /// Those that it has sent twice.
     pub(super) repeated: BTreeSet<u16>,
     /// A client may not raise a Session Expiry Interval of 0 in its DISCONNECT.
     pub(super) session_expiry_was_zero: bool,

@@ -534,3 +534,18 @@ fn while_the_store_fails_what_would_be_kept_is_refused_and_the_rest_is_served() 
     bench.input(Input::StoreFailing { failing: false });
     assert_eq!(effects(&mut bench, 2, publish("a", Qos::AtLeastOnce))[0], "record");
 }
+
+/// 4.9: what was received on an earlier connection and is still not released does not count.
+#[test]
+fn the_receive_maximum_is_that_of_a_connection() {
+    let mut bench = Bench::new();
+    for first in [10, 20] {
+        bench.connect(0, false, u32::MAX, None);
+        for number in first..first + 3 {
+            bench.publish(0, ("a", "x"), Qos::ExactlyOnce, false, number, Vec::new());
+            assert!(bench.connected[0].is_some(), "{number}");
+        }
+    }
+    bench.publish(0, ("a", "x"), Qos::ExactlyOnce, false, 23, Vec::new());
+    assert!(bench.connected[0].is_none(), "a fourth at once");
+}

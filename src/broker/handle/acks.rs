@@ -63,6 +63,7 @@ impl Broker {
         let received = session.incoming.remove(&ack.packet_id.get());
         if let Some(connection) = self.connection_mut(id) {
             connection.repeated.remove(&ack.packet_id.get());
+            connection.unreleased.remove(&ack.packet_id.get());
         }
         // A PUBREL of nothing is answered like any other: it may be repeated after a reconnect.
         if let Some(message) = received {

@@ -83,6 +83,7 @@ impl Broker {
             keep_alive_at: None,
             aliases: Vec::new(),
             packet_size_max: u32::MAX,
+            unreleased: BTreeSet::new(),
             repeated: BTreeSet::new(),
             session_expiry_was_zero: false,
             wants_reasons: true,

@@ -11,8 +11,8 @@ use super::super::{Broker, reply};
 use crate::conf::Listener;
 use crate::mqtt::{Packet, PacketId, Properties, Property, ProtocolVersion, Publish, Qos, ReasonCode, topic_name};
 
-/// QoS 2 messages that a version 3 client, which knows no Receive Maximum, may leave without their PUBREL.
-const UNRELEASED_V3_MAX: usize = 1000;
+/// QoS 2 messages that a session may leave without their PUBREL. A Receive Maximum, which version 3 does not know, holds for a connection.
+const UNRELEASED_MAX: usize = 1000;
 
 impl Broker {
     pub(super) fn publish(&mut self, id: ConnectionId, key: u32, publish: Publish<'_>, now: Time, out: &mut Outbox) {
@@ -130,11 +130,16 @@ impl Broker {
         out: &mut Outbox,
     ) {
         let version = self.connection(id).map_or(ProtocolVersion::V311, |connection| connection.version);
-        let most = match version {
-            ProtocolVersion::V5 => usize::from(self.settings.conf.limits.inflight_messages.unwrap_or(u16::MAX)),
-            ProtocolVersion::V31 | ProtocolVersion::V311 => UNRELEASED_V3_MAX,
+        let (most, in_session) = match version {
+            ProtocolVersion::V5 => {
+                let most = usize::from(self.settings.conf.limits.inflight_messages.unwrap_or(u16::MAX));
+                (most, most.max(UNRELEASED_MAX))
+            }
+            ProtocolVersion::V31 | ProtocolVersion::V311 => (UNRELEASED_MAX, UNRELEASED_MAX),
         };
-        let is_again = self.connection(id).is_some_and(|connection| connection.repeated.contains(&packet_id.get()));
+        let Some(connection) = self.connection(id) else { return };
+        let is_again = connection.repeated.contains(&packet_id.get());
+        let exceeds = !connection.unreleased.contains(&packet_id.get()) && connection.unreleased.len() >= most;
         let Some(session) = self.sessions.get_mut(key) else { return };
         // The same identifier with other contents is a new message from a client that has lost its state, as mosquitto holds.
         let is_repeated = session.incoming.get(&packet_id.get()).is_some_and(|kept| is_same(kept, publication));
@@ -144,7 +149,8 @@ impl Broker {
                 return self.abort(id, ReasonCode::ProtocolError, now, out);
             }
         } else {
-            if !session.incoming.contains_key(&packet_id.get()) && session.incoming.len() >= most {
+            let exceeds = exceeds || session.incoming.len() >= in_session && !session.incoming.contains_key(&packet_id.get());
+            if exceeds {
                 return self.abort(id, ReasonCode::ReceiveMaximumExceeded, now, out); // 3.3.4
             }
             let message = publication.keep();
@@ -152,6 +158,7 @@ impl Broker {
             session.incoming.insert(packet_id.get(), message);
         }
         if let Some(connection) = self.connection_mut(id) {
+            connection.unreleased.insert(packet_id.get());
             if is_repeated {
                 connection.repeated.insert(packet_id.get());
             } else {
@@ -182,6 +189,9 @@ impl Broker {
 
     /// A PUBREC that refuses ends the flow (4.3.3): the client will not release what had come before.
     fn forget_received(&mut self, id: ConnectionId, packet_id: PacketId, out: &mut Outbox) {
+        if let Some(connection) = self.connection_mut(id) {
+            connection.unreleased.remove(&packet_id.get());
+        }
         let Some(session) = self.session_key(id).and_then(|key| self.sessions.get_mut(key)) else { return };
         if session.incoming.remove(&packet_id.get()).is_some() {
             session.record(out, |client| Record::ReceivedReleased { client, packet_id });

@@ -161,9 +161,7 @@ impl Run {
     fn closed(&mut self, link: u32, now: u64) {
         self.ended(link, now);
         let Some(of) = self.world.links.get(&link) else { return };
-        // A crash while nothing was kept brings back what was refused in the middle of its QoS 2 flow, and counts it against the Receive
-        // Maximum.
-        if self.world.is_failing || self.ledger.crashes_failing > 0 {
+        if self.world.is_failing {
             return;
         }
         let is_silent = of.keep_alive_ms > 0 && now >= of.last_read + of.keep_alive_ms;
