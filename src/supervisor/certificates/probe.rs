@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::worker::Worker;
 use super::{Certificates, voice};
 use crate::acme::exchange::{Mode, Request, Target};
-use crate::conf::{Listener, SocketDomain};
+use crate::conf::{Listener, Protocol, SocketDomain};
 use crate::logging::LogType;
 use crate::supervisor::machine::Millis;
 use crate::supervisor::voice::Voice;
@@ -26,7 +26,7 @@ pub(super) struct Expected {
     target: Target,
     certfile: PathBuf,
     leaf: String,
-    /// Whoever comes without a certificate is an error in the log, which need not be there every hour.
+    /// Whoever comes without a certificate, or without asking for a WebSocket, is an error in the log, which need not be there every hour.
     is_quiet: bool,
 }
 
@@ -51,7 +51,7 @@ impl Expected {
             target: Target { host: host.to_owned(), port: listener.port, is_proxied: listener.proxy.is_some() },
             certfile: certfile.to_owned(),
             leaf: leaf.fingerprint(),
-            is_quiet: !listener.tls.require_certificate,
+            is_quiet: !listener.tls.require_certificate && listener.protocol == Protocol::Mqtt,
         })
     }
 }
