@@ -71,3 +71,20 @@ fn what_the_ca_brings_while_a_reload_is_under_way_is_used_after_it() {
     });
     running.wait_for("the new certificate", |running| ![String::new(), served.clone()].contains(&running.served()));
 }
+
+#[test]
+fn a_reload_that_is_asked_for_while_a_renewal_restarts_the_broker_is_done_and_not_refused() {
+    let mut running = Running::of_domain(&[]);
+    running.start();
+    std::thread::scope(|scope| {
+        let restart = scope.spawn(|| running.darner(&["restart"]));
+        let mut reloads = 0;
+        while !restart.is_finished() || reloads == 0 {
+            let (_, stdout, stderr) = running.darner(&["reload"]);
+            assert!(!stderr.contains("is stopping"), "{stdout}{stderr}{}", running.log());
+            reloads += 1;
+        }
+        assert_eq!(restart.join().expect("an outcome").0, 0, "{}", running.log());
+    });
+    assert_eq!(running.darner(&["reload"]).0, 0, "{}", running.log());
+}
