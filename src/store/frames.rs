@@ -597,7 +597,8 @@ mod tests {
     #[test]
     fn a_later_version_and_the_one_before_the_first_release_are_told_from_damage() {
         assert_eq!(read_bytes(&[header_of(VERSION + 1, 0).to_vec(), b"who knows".to_vec()].concat()).1, Found::Newer);
-        assert_eq!(read_bytes(&[header_of(VERSION, 1).to_vec(), retained("a")].concat()).1, Found::Newer);
+        assert_eq!(read_bytes(&[header_of(VERSION, UNFINISHED + 1).to_vec(), retained("a")].concat()).1, Found::Newer);
+        assert_eq!(read_bytes(&[unfinished_header().to_vec(), retained("a")].concat()).1, Found::Unfinished);
         let first = [b"darnerdb\x01\0\0\0\0\0\0\0".as_slice(), b"\xdafr\xa0\x01\0\0\0\0\0\0\0x"].concat();
         assert_eq!(read_bytes(&first).1, Found::Older);
         assert_eq!(read_bytes(b"a file of somebody else").1, Found::Damaged { at: 0, is_ours: false });
