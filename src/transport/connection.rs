@@ -21,7 +21,7 @@ const CONNECT_BYTES_MAX: u32 = 64 << 10;
 
 /// A connection's packets are handled for this long before others have their turn: some packets are a lot of work (a PUBLISH for
 /// thousands of subscriptions), and while they last nobody is heard, not even the watchdog.
-const TURN_MAX: Duration = Duration::from_millis(2);
+const TURN_MAX: Duration = Duration::from_micros(200);
 /// Packets between two looks at the clock; the first few may each be a lot of work, and are looked at more closely.
 const CLOCK_EVERY: u32 = 16;
 
