@@ -41,7 +41,7 @@ RUN set -e; \
     printf 'root:x:0:\nmosquitto:x:1883:\nnogroup:x:65534:\n' > /image/etc/group; \
     printf 'listener 1883\nallow_anonymous true\n' > /image/mosquitto-no-auth.conf; \
     cp -a /usr/share/zoneinfo /image/usr/share/zoneinfo; \
-    rm -rf /image/usr/share/zoneinfo/right /image/usr/share/zoneinfo/posix; \
+    cd /image/usr/share/zoneinfo; rm -rf right posix tzdata.zi *.tab *.list leapseconds; cd - >/dev/null; \
     mkdir -p /volumes/config /volumes/data /volumes/log /volumes/pwfile; \
     mkdir -m 0775 /image/myuser
 
