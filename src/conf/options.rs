@@ -123,7 +123,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 }
 
 const ENGINE: &str = "OpenSSL engines";
-const PSK: &str = "TLS with pre-shared keys";
+const PSK: &str = "TLS with pre-shared keys, which rustls, the TLS library it is built on, does not have";
 const BRIDGES: &str = "bridges to other brokers";
 const BRIDGE: (Kind, Effect, Support) = (Unread, OnRestart, Refused(BRIDGES));
 
