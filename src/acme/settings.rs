@@ -28,7 +28,11 @@ pub const VARIABLES: &[Variable] = &[
     row("ACME_PROFILE", "the CA's", "the certificate profile, like `shortlived`"),
     row("ACME_PREFERRED_CHAIN", "the CA's", "the common name of the root whose chain is wanted"),
     row("ACME_KEY_TYPE", "p256", "`p256`, `p384`, `rsa2048`, `rsa3072` or `rsa4096`"),
-    row("ACME_CHALLENGE", "http-01", "`http-01`, `tls-alpn-01`, or `dns-01`, which is the default where a name has a `*` or `ACME_DNS_HOOK` is set"),
+    row(
+        "ACME_CHALLENGE",
+        "http-01",
+        "`http-01`, `tls-alpn-01`, or `dns-01`, which is the default where a name has a `*` or `ACME_DNS_HOOK` is set",
+    ),
     row("ACME_DNS_HOOK", "none", "the command that sets and removes the record of dns-01, see docs/certificates.md"),
     row("ACME_HTTP_PORT", "80", "where http-01 is answered, if something in front leads port 80 there"),
     row("LETSENCRYPT_DIR", "/etc/letsencrypt", "where certificates are kept"),
