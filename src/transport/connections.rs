@@ -141,7 +141,8 @@ impl Connections {
             let id = ConnectionId::new(slot as u32, entry.uses);
             entry.connection.as_ref().map(|connection| (id, connection))
         });
-        let waiting = open.filter(|(_, connection)| !connection.identified && !connection.closing && connection.origin != Origin::Private);
+        let is_silent = |connection: &Connection| !connection.identified && connection.authenticating.is_none() && !connection.closing;
+        let waiting = open.filter(move |(_, connection)| is_silent(connection) && connection.origin != Origin::Private);
         waiting.map(|(id, connection)| (connection.number, id, &*connection.socket))
     }
 
