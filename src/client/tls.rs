@@ -147,7 +147,8 @@ impl ServerCertVerifier for BrokerVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if let Some(verdict) = version_1::verify(end_entity, &self.trusted, None, now) {
+        let rules = version_1::Rules { trusted: &self.trusted, lists: None, without_dates: false };
+        if let Some(verdict) = version_1::verify(end_entity, rules, now) {
             verdict?;
             let is_for_us = self.any_name || is_common_name(end_entity, server_name);
             return if is_for_us { Ok(ServerCertVerified::assertion()) } else { Err(CertificateError::NotValidForName.into()) };

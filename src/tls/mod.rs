@@ -170,8 +170,9 @@ fn client_verifier(
         fault(message.into(), error)
     })?;
     let algorithms = provider.signature_verification_algorithms;
-    let verifier = Arc::new(version_1::AlsoVersion1 { webpki: verifier, trusted: authorities, lists, algorithms });
-    Ok(if tls.without_dates { Arc::new(dates::WithoutDates(verifier)) } else { verifier })
+    let without_dates = tls.without_dates;
+    let verifier = Arc::new(version_1::AlsoVersion1 { webpki: verifier, trusted: authorities, lists, algorithms, without_dates });
+    Ok(if without_dates { Arc::new(dates::WithoutDates(verifier)) } else { verifier })
 }
 
 /// The certificates of cafile and capath.

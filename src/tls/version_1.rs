@@ -10,7 +10,8 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use std::sync::Arc;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::oid_registry::{OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA};
+use x509_parser::extensions::{KeyUsage, ParsedExtension};
+use x509_parser::oid_registry::{OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA, OID_X509_EXT_ISSUER_DISTRIBUTION_POINT};
 use x509_parser::prelude::FromDer as _;
 use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::x509::X509Version;
@@ -21,23 +22,23 @@ fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>>
     (rest.is_empty() && parsed.version() == X509Version::V1).then_some(parsed)
 }
 
-/// Looks at signature, dates and revocation of a certificate of version 1; `None` where it is of another version.
-pub fn verify(
-    leaf: &CertificateDer<'_>,
-    trusted: &[CertificateDer<'_>],
-    lists: Option<&[CertificateRevocationListDer<'_>]>,
-    now: UnixTime,
-) -> Option<Result<(), CertificateError>> {
-    parse(leaf).map(|leaf| judge(&leaf, trusted, lists, now))
+/// What a certificate of version 1 is judged by.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    pub trusted: &'a [CertificateDer<'static>],
+    /// `None`: nobody is looked up.
+    pub lists: Option<&'a [CertificateRevocationListDer<'static>]>,
+    /// Nobody is refused for being out of date, neither the leaf nor who signed it.
+    pub without_dates: bool,
 }
 
-fn judge(
-    leaf: &X509Certificate<'_>,
-    trusted: &[CertificateDer<'_>],
-    lists: Option<&[CertificateRevocationListDer<'_>]>,
-    now: UnixTime,
-) -> Result<(), CertificateError> {
-    let authorities = trusted.iter().filter_map(|authority| X509Certificate::from_der(authority).ok()).map(|(_, parsed)| parsed);
+/// Looks at signature, issuer, dates and revocation of a certificate of version 1; `None` where it is of another version.
+pub fn verify(leaf: &CertificateDer<'_>, rules: Rules<'_>, now: UnixTime) -> Option<Result<(), CertificateError>> {
+    parse(leaf).map(|leaf| judge(&leaf, rules, now))
+}
+
+fn judge(leaf: &X509Certificate<'_>, rules: Rules<'_>, now: UnixTime) -> Result<(), CertificateError> {
+    let authorities = rules.trusted.iter().filter_map(|authority| X509Certificate::from_der(authority).ok()).map(|(_, parsed)| parsed);
     let mut issuers =
         authorities.filter(|authority| authority.subject().as_raw() == leaf.issuer().as_raw() && may_sign(authority)).peekable();
     if issuers.peek().is_none() {
@@ -47,38 +48,67 @@ fn judge(
     if [OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA].contains(&leaf.signature_algorithm.algorithm) {
         return Err(CertificateError::BadSignature);
     }
-    let issuer = issuers.find(|issuer| leaf.verify_signature(Some(issuer.public_key())).is_ok()).ok_or(CertificateError::BadSignature)?;
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    if now < leaf.validity().not_before.timestamp() {
+    // One that was renewed under its name and key stands there twice.
+    let signers: Vec<_> = issuers.filter(|issuer| leaf.verify_signature(Some(issuer.public_key())).is_ok()).collect();
+    let in_time = signers.iter().find(|signer| rules.without_dates || look_at_dates(signer, now).is_ok());
+    let signer = in_time.or(signers.first()).ok_or(CertificateError::BadSignature)?;
+    if !rules.without_dates {
+        look_at_dates(leaf, now)?;
+        look_at_dates(signer, now)?;
+    }
+    rules.lists.map_or(Ok(()), |lists| look_up(leaf, signer, lists, now))
+}
+
+fn look_at_dates(certificate: &X509Certificate<'_>, now: i64) -> Result<(), CertificateError> {
+    if now < certificate.validity().not_before.timestamp() {
         return Err(CertificateError::NotValidYet);
     }
-    if now > leaf.validity().not_after.timestamp() {
+    if now > certificate.validity().not_after.timestamp() {
         return Err(CertificateError::Expired);
     }
-    lists.map_or(Ok(()), |lists| look_up(leaf, &issuer, lists, now))
+    Ok(())
 }
 
-/// A root of version 1 has nothing that would forbid it.
+/// A root of version 1 has nothing that would forbid it. One of version 3 may be no authority, or one for other things; and where it is
+/// limited to some names nobody here could tell whether they are these. How many may stand below it does not matter to a leaf.
 fn may_sign(authority: &X509Certificate<'_>) -> bool {
-    authority.version() == X509Version::V1 || authority.is_ca()
+    authority.version() == X509Version::V1
+        || authority.is_ca() && is_for(authority, KeyUsage::key_cert_sign) && matches!(authority.name_constraints(), Ok(None))
 }
 
-/// The rules of [`super::client_verifier`]: a list must be there, by the issuer, and not have run out.
+/// Where nothing is said its key is for everything.
+fn is_for(authority: &X509Certificate<'_>, usage: impl Fn(&KeyUsage) -> bool) -> bool {
+    authority.key_usage().is_ok_and(|said| said.is_none_or(|said| usage(said.value)))
+}
+
+/// The rules of [`super::client_verifier`]: a list must be there, about clients and by the issuer, and not have run out.
 fn look_up(
     leaf: &X509Certificate<'_>,
     issuer: &X509Certificate<'_>,
     lists: &[CertificateRevocationListDer<'_>],
     now: i64,
 ) -> Result<(), CertificateError> {
-    let parsed = lists.iter().filter_map(|list| CertificateRevocationList::from_der(list).ok()).map(|(_, list)| list);
-    let mut theirs =
-        parsed.filter(|list| list.issuer().as_raw() == issuer.subject().as_raw() && list.verify_signature(issuer.public_key()).is_ok());
-    let list = theirs.next().ok_or(CertificateError::UnknownRevocationStatus)?;
+    let mut parsed = lists.iter().filter_map(|list| CertificateRevocationList::from_der(list).ok()).map(|(_, list)| list);
+    let is_theirs = |list: &CertificateRevocationList<'_>| {
+        list.issuer().as_raw() == issuer.subject().as_raw()
+            && is_for(issuer, KeyUsage::crl_sign)
+            && is_about_leaves(list)
+            && list.verify_signature(issuer.public_key()).is_ok()
+    };
+    let list = parsed.find(is_theirs).ok_or(CertificateError::UnknownRevocationStatus)?;
     if list.next_update().is_none_or(|until| until.timestamp() < now) {
         return Err(CertificateError::ExpiredRevocationList);
     }
     let is_revoked = list.iter_revoked_certificates().any(|revoked| revoked.raw_serial() == leaf.raw_serial());
     if is_revoked { Err(CertificateError::Revoked) } else { Ok(()) }
+}
+
+/// Whether leaves are in it, and not authorities only. What else could be left out of a list webpki has refused at the start.
+fn is_about_leaves(list: &CertificateRevocationList<'_>) -> bool {
+    list.extensions().iter().filter(|extension| extension.oid == OID_X509_EXT_ISSUER_DISTRIBUTION_POINT).all(|extension| {
+        matches!(extension.parsed_extension(), ParsedExtension::IssuingDistributionPoint(scope) if !scope.only_contains_ca_certs)
+    })
 }
 
 /// That the peer has the key of its certificate of version 1; `None` where it is of another version.
@@ -115,6 +145,7 @@ pub(super) struct AlsoVersion1 {
     pub(super) trusted: Vec<CertificateDer<'static>>,
     pub(super) lists: Option<Vec<CertificateRevocationListDer<'static>>>,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
+    pub(super) without_dates: bool,
 }
 
 impl ClientCertVerifier for AlsoVersion1 {
@@ -128,7 +159,8 @@ impl ClientCertVerifier for AlsoVersion1 {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        match verify(leaf, &self.trusted, self.lists.as_deref(), now) {
+        let rules = Rules { trusted: &self.trusted, lists: self.lists.as_deref(), without_dates: self.without_dates };
+        match verify(leaf, rules, now) {
             Some(verdict) => verdict.map(|()| ClientCertVerified::assertion()).map_err(Error::from),
             None => self.webpki.verify_client_cert(leaf, intermediates, now),
         }

@@ -4,7 +4,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
-use rcgen::{CertificateRevocationListParams, Issuer, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint, CrlIssuingDistributionPoint, CrlScope,
+    DnType, GeneralSubtree, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, NameConstraints, RevokedCertParams, SerialNumber,
+    date_time_ymd,
+};
 
 use super::{path, publish, start};
 use crate::support::peer::debian;
@@ -94,6 +98,94 @@ fn strangers_stay_outside() {
     assert_ne!(publish(&broker, None, "a"), 0);
 }
 
+/// An authority `NAME.crt` and `NAME.key` of version 3, as `change` makes it, and one client of version 1 that it signed, `NAME-client`.
+fn version_3(folder: &Folder, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Issuer<'static, KeyPair> {
+    let mut params = CertificateParams::new([]).expect("no names");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, name);
+    change(&mut params);
+    let key = KeyPair::generate().expect("a key");
+    folder.write(&format!("{name}.crt"), params.self_signed(&key).expect("signed").pem());
+    folder.write(&format!("{name}.key"), key.serialize_pem());
+    sign(folder, name, &format!("{name}-client"), RSA, name, 365);
+    Issuer::new(params, key)
+}
+
+/// A broker that trusts all of them, and knows the revocation lists of those that have one.
+fn trusting(folder: Folder, authorities: &[&str], more: &str) -> Broker {
+    let texts = authorities.iter().map(|name| std::fs::read_to_string(folder.path().join(format!("{name}.crt"))).expect("a certificate"));
+    folder.write("all.crt", texts.collect::<String>());
+    start(folder, &format!("cafile {{folder}}/all.crt\nrequire_certificate true\nallow_anonymous true\n{more}"))
+}
+
+/// Has the client of each authority come, and looks for the reason where one is expected.
+fn each_gets(broker: &Broker, expected: &[(&str, Option<&str>)]) {
+    for (name, reason) in expected {
+        let count = |reason: &str| broker.log().matches(reason).count();
+        let before = reason.map_or(0, count);
+        let code = publish(broker, Some(&format!("{name}-client")), "a");
+        assert_eq!(code != 0, reason.is_some(), "{name}: {}", broker.log());
+        if let Some(reason) = reason {
+            wait_until(&format!("{name}: {reason}"), || count(reason) > before);
+        }
+    }
+}
+
+#[test]
+fn an_authority_of_version_3_signs_only_what_it_may() {
+    let folder = house();
+    version_3(&folder, "plain", |_| {});
+    version_3(&folder, "usage", |params| params.key_usages = vec![KeyUsagePurpose::KeyCertSign]);
+    version_3(&folder, "last", |params| params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0)));
+    version_3(&folder, "lists", |params| params.key_usages = vec![KeyUsagePurpose::CrlSign]);
+    version_3(&folder, "none", |params| params.is_ca = IsCa::ExplicitNoCa);
+    version_3(&folder, "silent", |params| params.is_ca = IsCa::NoCa);
+    version_3(&folder, "names", |params| {
+        let permitted_subtrees = vec![GeneralSubtree::DnsName("example.org".into())];
+        params.name_constraints = Some(NameConstraints { permitted_subtrees, excluded_subtrees: Vec::new() });
+    });
+    let names = ["ca", "plain", "usage", "last", "lists", "none", "silent", "names"];
+    let broker = trusting(folder, &names, "");
+    each_gets(&broker, &[("plain", None), ("usage", None), ("last", None)]);
+    let unknown = Some("UnknownIssuer");
+    each_gets(&broker, &[("lists", unknown), ("none", unknown), ("silent", unknown), ("names", unknown)]);
+}
+
+fn out_of_date(folder: &Folder) {
+    version_3(folder, "past", |params| params.not_after = date_time_ymd(2020, 1, 1));
+    version_3(folder, "future", |params| params.not_before = date_time_ymd(2090, 1, 1));
+    version_3(folder, "none", |params| params.is_ca = IsCa::ExplicitNoCa);
+}
+
+#[test]
+fn an_authority_has_a_time_outside_of_which_it_is_none() {
+    let folder = house();
+    out_of_date(&folder);
+    let broker = trusting(folder, &["ca", "past", "future"], "");
+    each_gets(&broker, &[("past", Some("Expired")), ("future", Some("NotValidYet"))]);
+}
+
+#[test]
+fn without_date_checks_those_of_the_authority_do_not_matter_either_and_all_else_does() {
+    let folder = house();
+    out_of_date(&folder);
+    let broker = trusting(folder, &["ca", "past", "future", "none"], "disable_client_cert_date_checks true\n");
+    each_gets(&broker, &[("past", None), ("future", None), ("none", Some("UnknownIssuer"))]);
+}
+
+#[test]
+fn an_authority_that_was_renewed_under_its_name_and_key_is_the_one_that_is_good() {
+    let folder = house();
+    let issuer = version_3(&folder, "now", |_| {});
+    let mut former = CertificateParams::new([]).expect("no names");
+    former.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    former.distinguished_name.push(DnType::CommonName, "now");
+    former.not_after = date_time_ymd(2020, 1, 1);
+    folder.write("former.crt", former.self_signed(issuer.key()).expect("signed").pem());
+    let broker = trusting(folder, &["former", "now"], "");
+    each_gets(&broker, &[("now", None)]);
+}
+
 #[test]
 fn a_key_that_is_not_the_certificates_is_noticed() {
     let folder = house();
@@ -106,6 +198,51 @@ fn a_key_that_is_not_the_certificates_is_noticed() {
         assert!(error.contains("DecryptError") || error.contains("alert") || error.contains("BadSignature"), "{error}");
         super::raw::shake_hands(&broker, version, "anna.crt", "anna.key").expect("anna herself");
     }
+}
+
+/// A list that is good for long, of all certificates or those within `scope`.
+fn list(serials: Vec<SerialNumber>, scope: Option<CrlScope>) -> CertificateRevocationListParams {
+    let distribution_point = || CrlDistributionPoint { uris: vec!["http://house.example/list".into()] };
+    CertificateRevocationListParams {
+        this_update: date_time_ymd(2020, 1, 1),
+        next_update: date_time_ymd(2090, 1, 1),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: scope
+            .map(|scope| CrlIssuingDistributionPoint { distribution_point: distribution_point(), scope: Some(scope) }),
+        revoked_certs: serials
+            .into_iter()
+            .map(|serial_number| RevokedCertParams {
+                serial_number,
+                revocation_time: date_time_ymd(2020, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            })
+            .collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    }
+}
+
+#[test]
+fn a_list_counts_that_is_about_clients_and_by_one_who_may_write_it() {
+    let folder = house();
+    let mut text = String::new();
+    for (name, usages, scope) in [
+        ("both", vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign], None),
+        ("users", vec![], Some(CrlScope::UserCertsOnly)),
+        ("cas", vec![], Some(CrlScope::CaCertsOnly)),
+        ("certificates", vec![KeyUsagePurpose::KeyCertSign], None),
+    ] {
+        let authority = version_3(&folder, name, |params| params.key_usages = usages);
+        // What writes the list here does not know what its authority may not.
+        let mut params = CertificateParams::new([]).expect("no names");
+        params.distinguished_name.push(DnType::CommonName, name);
+        let writer = Issuer::new(params, authority.key());
+        text += &list(Vec::new(), scope).signed_by(&writer).expect("signed").pem().expect("text");
+    }
+    folder.write("lists", text);
+    let broker = trusting(folder, &["ca", "both", "users", "cas", "certificates"], "crlfile {folder}/lists\n");
+    let unknown = Some("UnknownRevocationStatus");
+    each_gets(&broker, &[("both", None), ("users", None), ("cas", unknown), ("certificates", unknown)]);
 }
 
 #[test]
@@ -125,25 +262,9 @@ fn the_revocation_list_is_heeded() {
         &text("ca.crt"),
         KeyPair::from_pem_and_sign_algo(&text("ca.key"), &rcgen::PKCS_RSA_SHA256).expect("a key"),
     );
-    let list = |serials: Vec<SerialNumber>| CertificateRevocationListParams {
-        this_update: date_time_ymd(2020, 1, 1),
-        next_update: date_time_ymd(2090, 1, 1),
-        crl_number: SerialNumber::from(1),
-        issuing_distribution_point: None,
-        revoked_certs: serials
-            .into_iter()
-            .map(|serial_number| RevokedCertParams {
-                serial_number,
-                revocation_time: date_time_ymd(2020, 1, 1),
-                reason_code: None,
-                invalidity_date: None,
-            })
-            .collect(),
-        key_identifier_method: KeyIdMethod::Sha256,
-    };
     let issuer = issuer.expect("the authority");
-    folder.write("ca.crl", list(vec![serial("bert")]).signed_by(&issuer).expect("signed").pem().expect("text"));
-    let both = list(vec![serial("bert"), serial("anna")]).signed_by(&issuer).expect("signed").pem().expect("text");
+    folder.write("ca.crl", list(vec![serial("bert")], None).signed_by(&issuer).expect("signed").pem().expect("text"));
+    let both = list(vec![serial("bert"), serial("anna")], None).signed_by(&issuer).expect("signed").pem().expect("text");
     let more = "cafile {folder}/ca.crt\ncrlfile {folder}/ca.crl\nrequire_certificate true\nallow_anonymous true\n";
     let broker = start(folder, more);
     assert_eq!(publish(&broker, Some("anna"), "a"), 0, "{}", broker.log());
