@@ -5,57 +5,19 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::Running;
 use crate::acme_worker::pebble::Pebble;
 use crate::support::process::free_port;
-
-/// Trusts whoever answers.
-#[derive(Debug)]
-struct Anybody;
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        rustls::crypto::ring::default_provider().signature_verification_algorithms.supported_schemes()
-    }
-}
+use crate::tls::raw::Trusting;
 
 pub(super) fn session(protocols: &[&str]) -> ClientConnection {
-    let versions = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
-    let versions = versions.with_safe_default_protocol_versions().expect("versions");
-    let mut config = versions.dangerous().with_custom_certificate_verifier(Arc::new(Anybody)).with_no_client_auth();
+    let provider = rustls::crypto::ring::default_provider();
+    let trusting = Arc::new(Trusting(provider.signature_verification_algorithms));
+    let versions = ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions().expect("versions");
+    let mut config = versions.dangerous().with_custom_certificate_verifier(trusting).with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
     ClientConnection::new(Arc::new(config), ServerName::try_from("mqtt.test").expect("a name")).expect("a session")
 }

@@ -13,7 +13,7 @@ use crate::support::process::Broker;
 
 /// Trusts everybody: these tests are about what the broker thinks of the client.
 #[derive(Debug)]
-struct Trusting(rustls::crypto::WebPkiSupportedAlgorithms);
+pub struct Trusting(pub rustls::crypto::WebPkiSupportedAlgorithms);
 
 impl rustls::client::danger::ServerCertVerifier for Trusting {
     fn verify_server_cert(
