@@ -2,7 +2,7 @@
 
 pub mod challenge;
 mod ciphers;
-mod dates;
+mod clients;
 mod identity;
 pub mod leaf;
 pub mod self_made;
@@ -160,19 +160,26 @@ fn client_verifier(
             .add(authority.clone())
             .map_err(|error| fault("Error: Unable to load CA certificates. Check cafile and capath.".into(), error))?;
     }
-    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
-    if let Some(lists) = lists.clone() {
-        // OpenSSL's X509_V_FLAG_CRL_CHECK: the client's own certificate, and no list that has run out.
-        builder = builder.with_crls(lists).only_check_end_entity_revocation().enforce_revocation_expiration();
-    }
-    let verifier = builder.build().map_err(|error| {
-        let message = "Error: Unable to check client certificates, which require_certificate asks for. Check cafile, capath and crlfile.";
-        fault(message.into(), error)
-    })?;
+    let roots = Arc::new(roots);
+    let verifier = |asks_when_lists_end: bool| {
+        let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider));
+        if let Some(lists) = lists.clone() {
+            // OpenSSL's X509_V_FLAG_CRL_CHECK: the client's own certificate, and no list that has run out.
+            builder = builder.with_crls(lists).only_check_end_entity_revocation();
+            if asks_when_lists_end {
+                builder = builder.enforce_revocation_expiration();
+            }
+        }
+        builder.build().map_err(|error| {
+            let message =
+                "Error: Unable to check client certificates, which require_certificate asks for. Check cafile, capath and crlfile.";
+            fault(message.into(), error)
+        })
+    };
+    let webpki = verifier(true)?;
+    let on_another_day = if tls.without_dates { Some(verifier(false)?) } else { None };
     let algorithms = provider.signature_verification_algorithms;
-    let without_dates = tls.without_dates;
-    let verifier = Arc::new(version_1::AlsoVersion1 { webpki: verifier, trusted: authorities, lists, algorithms, without_dates });
-    Ok(if without_dates { Arc::new(dates::WithoutDates(verifier)) } else { verifier })
+    Ok(Arc::new(clients::Clients { webpki, on_another_day, trusted: authorities, lists, algorithms }))
 }
 
 /// The certificates of cafile and capath.

@@ -6,9 +6,7 @@
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, SubjectPublicKeyInfoDer, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
-use std::sync::Arc;
+use rustls::{CertificateError, DigitallySignedStruct, Error};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{KeyUsage, ParsedExtension};
 use x509_parser::oid_registry::{OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA, OID_X509_EXT_ISSUER_DISTRIBUTION_POINT};
@@ -48,7 +46,7 @@ fn judge(leaf: &X509Certificate<'_>, rules: Rules<'_>, now: UnixTime) -> Result<
     if [OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA].contains(&leaf.signature_algorithm.algorithm) {
         return Err(CertificateError::BadSignature);
     }
-    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let now = seconds(now);
     // One that was renewed under its name and key stands there twice.
     let signers: Vec<_> = issuers.filter(|issuer| leaf.verify_signature(Some(issuer.public_key())).is_ok()).collect();
     let in_time = signers.iter().find(|signer| rules.without_dates || look_at_dates(signer, now).is_ok());
@@ -58,6 +56,10 @@ fn judge(leaf: &X509Certificate<'_>, rules: Rules<'_>, now: UnixTime) -> Result<
         look_at_dates(signer, now)?;
     }
     rules.lists.map_or(Ok(()), |lists| look_up(leaf, signer, lists, now))
+}
+
+pub(super) fn seconds(now: UnixTime) -> i64 {
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }
 
 fn look_at_dates(certificate: &X509Certificate<'_>, now: i64) -> Result<(), CertificateError> {
@@ -97,11 +99,16 @@ fn look_up(
             && list.verify_signature(issuer.public_key()).is_ok()
     };
     let list = parsed.find(is_theirs).ok_or(CertificateError::UnknownRevocationStatus)?;
-    if list.next_update().is_none_or(|until| until.timestamp() < now) {
+    if has_ended(&list, now) {
         return Err(CertificateError::ExpiredRevocationList);
     }
     let is_revoked = list.iter_revoked_certificates().any(|revoked| revoked.raw_serial() == leaf.raw_serial());
     if is_revoked { Err(CertificateError::Revoked) } else { Ok(()) }
+}
+
+/// One that says no end has none that is still to come.
+pub(super) fn has_ended(list: &CertificateRevocationList<'_>, now: i64) -> bool {
+    list.next_update().is_none_or(|until| until.timestamp() < now)
 }
 
 /// Whether leaves are in it, and not authorities only. What else could be left out of a list webpki has refused at the start.
@@ -136,57 +143,4 @@ pub fn verify_tls13_signature(
     let parsed = parse(certificate)?;
     let key = SubjectPublicKeyInfoDer::from(parsed.tbs_certificate.subject_pki.raw);
     Some(verify_tls13_signature_with_raw_key(message, &key, signed, supported))
-}
-
-/// Certificates of clients: version 1 is looked at here, all others by webpki.
-#[derive(Debug)]
-pub(super) struct AlsoVersion1 {
-    pub(super) webpki: Arc<dyn ClientCertVerifier>,
-    pub(super) trusted: Vec<CertificateDer<'static>>,
-    pub(super) lists: Option<Vec<CertificateRevocationListDer<'static>>>,
-    pub(super) algorithms: WebPkiSupportedAlgorithms,
-    pub(super) without_dates: bool,
-}
-
-impl ClientCertVerifier for AlsoVersion1 {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.webpki.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, Error> {
-        let rules = Rules { trusted: &self.trusted, lists: self.lists.as_deref(), without_dates: self.without_dates };
-        match verify(leaf, rules, now) {
-            Some(verdict) => verdict.map(|()| ClientCertVerified::assertion()).map_err(Error::from),
-            None => self.webpki.verify_client_cert(leaf, intermediates, now),
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &self.algorithms)
-            .unwrap_or_else(|| self.webpki.verify_tls12_signature(message, certificate, signed))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.algorithms)
-            .unwrap_or_else(|| self.webpki.verify_tls13_signature(message, certificate, signed))
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.webpki.supported_verify_schemes()
-    }
 }

@@ -45,6 +45,10 @@ impl Authority {
 
     /// `NAME.crt` and `NAME.key`.
     pub fn sign(&self, folder: &Folder, name: &str, common_name: Option<&str>, serial: u64) {
+        self.sign_with(folder, name, common_name, serial, |_| {});
+    }
+
+    fn sign_with(&self, folder: &Folder, name: &str, common_name: Option<&str>, serial: u64, change: impl FnOnce(&mut CertificateParams)) {
         let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::OrganizationName, "darner, tests");
@@ -52,6 +56,7 @@ impl Authority {
             params.distinguished_name.push(DnType::CommonName, common_name);
         }
         params.serial_number = Some(SerialNumber::from(serial));
+        change(&mut params);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("signed");
         folder.write(&format!("{name}.crt"), certificate.pem());
@@ -59,6 +64,10 @@ impl Authority {
     }
 
     fn revoke(&self, folder: &Folder, serials: &[u64]) {
+        self.revoke_until(folder, serials, 2090);
+    }
+
+    fn revoke_until(&self, folder: &Folder, serials: &[u64], year: i32) {
         let revoked = |serial: &u64| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: date_time_ymd(2020, 1, 1),
@@ -67,7 +76,7 @@ impl Authority {
         };
         let list = CertificateRevocationListParams {
             this_update: date_time_ymd(2020, 1, 1),
-            next_update: date_time_ymd(2090, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: serials.iter().map(revoked).collect(),
@@ -159,6 +168,35 @@ fn require_certificate_lets_in_only_those_of_the_authority() {
     assert_eq!(publish(&broker, Some("client"), "a"), 0);
     assert_ne!(publish(&broker, None, "a"), 0);
     assert_ne!(publish(&broker, Some("stranger"), "a"), 0);
+}
+
+#[test]
+fn without_date_checks_those_who_come_too_late_or_early_are_let_in_and_strangers_are_not() {
+    let (folder, authority) = folder();
+    let late = |params: &mut CertificateParams| params.not_after = date_time_ymd(2020, 6, 1);
+    authority.sign_with(&folder, "late", Some("late"), 2, late);
+    authority.sign_with(&folder, "early", Some("early"), 3, |params| params.not_before = date_time_ymd(2090, 6, 1));
+    authority.sign_with(&folder, "revoked", Some("revoked"), 4, late);
+    authority.revoke(&folder, &[4]);
+    Authority::new(&folder, "other").sign_with(&folder, "stranger", None, 5, late);
+    // Who has it revoked now is not known, though it was on that day.
+    let former = Authority::new(&folder, "former");
+    former.sign_with(&folder, "unknown", None, 6, late);
+    former.revoke_until(&folder, &[], 2021);
+    for (file, parts) in [("all.crt", ["ca.crt", "former.crt"]), ("all.crl", ["ca.crl", "former.crl"])] {
+        folder.write(file, parts.map(|name| std::fs::read_to_string(folder.path().join(name)).expect("a file")).concat());
+    }
+    let more = "allow_anonymous true\ncafile {folder}/all.crt\ncrlfile {folder}/all.crl\nrequire_certificate true\n";
+    let broker = start(folder, &format!("{more}disable_client_cert_date_checks true\n"));
+    assert_eq!(["late", "early"].map(|name| publish(&broker, Some(name), "a")), [0, 0], "{}", broker.log());
+    for (name, reason) in [("revoked", "Revoked"), ("stranger", "UnknownIssuer"), ("unknown", "ExpiredRevocationList")] {
+        assert_ne!(publish(&broker, Some(name), "a"), 0, "{name}");
+        broker.wait_for_log(reason);
+    }
+    let conf = std::fs::read_to_string(path(&broker, "mosquitto.conf")).expect("the configuration");
+    broker.folder.write("mosquitto.conf", conf.replace("date_checks true", "date_checks false"));
+    broker.signal(Signal::SIGHUP);
+    wait_until("dates that are looked at", || publish(&broker, Some("late"), "a") != 0 && publish(&broker, Some("early"), "a") != 0);
 }
 
 #[test]
