@@ -180,15 +180,7 @@ mod tests {
     use super::*;
 
     fn delivery() -> Delivery {
-        let message = Message {
-            topic: "t".into(),
-            payload: b"p".as_slice().into(),
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            properties: Vec::new(),
-            expires_at: None,
-            publisher: None,
-        };
+        let message = Message::new("t", *b"p", Qos::AtLeastOnce);
         Delivery {
             message: Arc::new(message),
             qos: Qos::AtLeastOnce,

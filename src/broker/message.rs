@@ -33,6 +33,12 @@ pub struct Message {
 }
 
 impl Message {
+    /// Not retained, by nobody, and with nothing that is optional.
+    pub fn new(topic: impl Into<Box<str>>, payload: impl Into<Box<[u8]>>, qos: Qos) -> Self {
+        let (topic, payload) = (topic.into(), payload.into());
+        Self { topic, payload, qos, retain: false, properties: Vec::new(), expires_at: None, publisher: None }
+    }
+
     pub fn is_expired(&self, now: Time) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
     }

@@ -461,15 +461,7 @@ mod tests {
     fn what_was_deferred_waits_until_nothing_is_out_there_and_then_goes_as_far_as_there_is_room() {
         let mut ledger = ledger(1);
         let number = ledger.confirmed("a", 0);
-        let message = Message {
-            topic: "a".into(),
-            payload: Box::default(),
-            qos: Qos::AtMostOnce,
-            retain: false,
-            properties: Vec::new(),
-            expires_at: None,
-            publisher: None,
-        };
+        let message = Message::new("a", [], Qos::AtMostOnce);
         ledger.goes_out(number, OUTSTANDING_BYTES_MAX);
         assert!(!ledger.is_behind());
         ledger.goes_out(number, 1);

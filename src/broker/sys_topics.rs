@@ -118,15 +118,8 @@ pub(super) struct SysTopics {
 
 impl Broker {
     fn publish_sys(&mut self, topic: &str, text: String, now: Time, out: &mut Outbox) {
-        let message = Arc::new(Message {
-            topic: format!("$SYS/broker/{topic}").into(),
-            payload: text.into_bytes().into(),
-            qos: Qos::ExactlyOnce,
-            retain: true,
-            properties: Vec::new(),
-            expires_at: None,
-            publisher: None,
-        });
+        let message =
+            Arc::new(Message { retain: true, ..Message::new(format!("$SYS/broker/{topic}"), text.into_bytes(), Qos::ExactlyOnce) });
         self.route(&mut Publication::of(&message), None, now, out);
     }
 

@@ -318,15 +318,7 @@ mod tests {
     }
 
     fn message(payload: &str) -> Arc<Message> {
-        Arc::new(Message {
-            topic: "a".into(),
-            payload: payload.as_bytes().into(),
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            properties: Vec::new(),
-            expires_at: None,
-            publisher: None,
-        })
+        Arc::new(Message::new("a", payload.as_bytes(), Qos::AtLeastOnce))
     }
 
     #[test]

@@ -143,15 +143,7 @@ mod tests {
     #[test]
     fn a_message_in_the_router_holds_on_to_nothing_else() {
         let read = vec![b'x'; 64 << 10];
-        let message = Message {
-            topic: "a".into(),
-            payload: read.get(..200).expect("enough").into(),
-            qos: Qos::AtMostOnce,
-            retain: false,
-            properties: Vec::new(),
-            expires_at: None,
-            publisher: None,
-        };
+        let message = Message::new("a", read.get(..200).expect("enough"), Qos::AtMostOnce);
         let Packet::Publish(publish, _) = publish(&message, 1, 0) else { panic!("a PUBLISH") };
         assert!(publish.payload.is_unique() && publish.topic.is_unique());
         let buffer = BytesMut::from(publish.payload);
@@ -160,15 +152,7 @@ mod tests {
 
     #[test]
     fn an_empty_payload_is_not_empty_to_the_router() {
-        let empty = Message {
-            topic: "$a".into(),
-            payload: Box::default(),
-            qos: Qos::AtMostOnce,
-            retain: false,
-            properties: Vec::new(),
-            expires_at: None,
-            publisher: None,
-        };
+        let empty = Message::new("$a", [], Qos::AtMostOnce);
         let Packet::Publish(publish, properties) = publish(&empty, 1, 0) else { panic!("a PUBLISH") };
         assert!(properties.is_none() && !publish.payload.is_empty() && !publish.topic.starts_with(b"$"));
         assert_eq!(message(&publish, None), Some(empty));
