@@ -17,10 +17,10 @@ impl Certificates {
         let now = wall_clock();
         let is_question = worker.request.mode == Mode::RenewalInfo;
         if worker.request.mode == Mode::Probe {
-            if let Some(Report::Probed { leaves }) = &worker.outcome {
-                self.probed(self.now, leaves, voice);
-            }
-            return;
+            return match &worker.outcome {
+                Some(Report::Probed { leaves }) => self.probed(self.now, leaves, voice),
+                _ => self.probe.unanswered(),
+            };
         }
         let asked = worker.request.replaces.clone().unwrap_or_default();
         match worker.outcome {

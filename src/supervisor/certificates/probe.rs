@@ -95,6 +95,19 @@ impl Probe {
         is_due
     }
 
+    /// What a worker is to look at now: after a change all of them, and otherwise those whom it disturbs little.
+    fn ask(&mut self) -> Vec<Target> {
+        if self.asked.is_empty() {
+            self.asked = self.listeners.iter().filter(|expected| expected.is_quiet).cloned().collect();
+        }
+        self.asked.iter().map(|expected| expected.target.clone()).collect()
+    }
+
+    /// No worker has looked, or it ended without a word: the next one is not sent to all of them for that.
+    pub(super) fn unanswered(&mut self) {
+        self.asked.clear();
+    }
+
     /// Compares; `None`: those that answered serve what they are to. Otherwise what is wrong.
     fn compare(&mut self, leaves: &[Option<String>]) -> Option<String> {
         let asked = std::mem::take(&mut self.asked);
@@ -114,17 +127,16 @@ impl Certificates {
         if self.worker.is_some() || !self.in_use.is_settled() || !self.probe.is_due(now, is_ready) {
             return;
         }
-        if self.probe.asked.is_empty() {
-            // Once an hour.
-            self.probe.asked = self.probe.listeners.iter().filter(|expected| expected.is_quiet).cloned().collect();
-        }
-        let targets: Vec<_> = self.probe.asked.iter().map(|expected| expected.target.clone()).collect();
+        let targets = self.probe.ask();
         if targets.is_empty() {
             return;
         }
         match Worker::start(Request::probe(targets), &[], now + LIMIT) {
             Ok(worker) => self.worker = Some(worker),
-            Err(error) => voice.say(LogType::Warning, &format!("Warning: what the listeners serve cannot be looked at: {error}.")),
+            Err(error) => {
+                self.probe.unanswered();
+                voice.say(LogType::Warning, &format!("Warning: what the listeners serve cannot be looked at: {error}."));
+            }
         }
     }
 
@@ -132,7 +144,7 @@ impl Certificates {
     pub(super) fn probed(&mut self, now: Millis, leaves: &[Option<String>], voice: &Voice) {
         if self.probe.is_fresh {
             // The broker was given something else meanwhile.
-            self.probe.asked.clear();
+            self.probe.unanswered();
             return;
         }
         let former = self.probe.wrong.take();
@@ -187,6 +199,27 @@ mod tests {
         // A restart in between is a change.
         assert!(!probe.is_due(9_000_000, false));
         assert!(!probe.is_due(9_010_000, true) && probe.is_due(9_011_000, true));
+    }
+
+    #[test]
+    fn a_look_that_came_to_nothing_is_not_made_up_for_where_it_would_be_an_error_in_the_log() {
+        let mut probe = Probe::default();
+        let ports = |targets: Vec<Target>| targets.iter().map(|target| target.port).collect::<Vec<_>>();
+        probe.follow(vec![expected(1, true), expected(2, false)]);
+        assert!(!probe.is_due(0, true) && probe.is_due(1_000, true));
+        assert_eq!(ports(probe.ask()), [1, 2]);
+        probe.unanswered();
+        for hour in 1..3 {
+            assert!(probe.is_due(1_000 + hour * HOURLY, true));
+            assert_eq!(ports(probe.ask()), [1]);
+            probe.unanswered();
+        }
+        // After a change all are looked at again.
+        probe.follow(vec![expected(2, false)]);
+        assert!(!probe.is_due(20_000_000, true) && probe.is_due(20_001_000, true));
+        assert_eq!(ports(probe.ask()), [2]);
+        assert_eq!(probe.compare(&[Some("a".into())]), None);
+        assert!(probe.is_due(20_001_000 + HOURLY, true) && probe.ask().is_empty());
     }
 
     #[test]
