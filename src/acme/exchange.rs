@@ -190,13 +190,6 @@ pub enum Report {
     Failed(Failure),
 }
 
-impl Report {
-    /// The last line.
-    pub fn is_outcome(&self) -> bool {
-        matches!(self, Self::Issued(_) | Self::RenewalInfo(_) | Self::Probed { .. } | Self::Failed(_))
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {

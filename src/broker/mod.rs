@@ -29,7 +29,6 @@ pub mod will;
 mod wire;
 
 pub use interface::*;
-pub use restore::WILL_GRACE_SECS;
 pub use state::{Place, State};
 
 use std::collections::VecDeque;

@@ -13,7 +13,7 @@ use super::state::{Presence, State, StoredSession};
 
 /// Seconds that a client which was connected when the broker ended has to come back before its will is published, whatever its Will
 /// Delay Interval says: the broker left, not the client.
-pub const WILL_GRACE_SECS: u32 = 60;
+const WILL_GRACE_SECS: u32 = 60;
 
 impl Broker {
     /// Like [`Broker::new`], with what was kept. `out` gets records of what has ended meanwhile, and what the other shards must

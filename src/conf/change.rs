@@ -207,8 +207,8 @@ mod tests {
             "retain_expiry_interval",
         ];
         for row in OPTIONS {
-            let read = matches!(row.support, Support::Honoured | Support::Later(_) | Support::Obsolete(_))
-                && !matches!(row.scope, Scope::Plugin | Scope::Bridge);
+            let read =
+                matches!(row.support, Support::Honoured | Support::Obsolete(_)) && !matches!(row.scope, Scope::Plugin | Scope::Bridge);
             if read && !row.name.starts_with("plugin") && !seen_elsewhere.contains(&row.name) {
                 assert!(compared.contains(&row.name), "{}", row.name);
             }

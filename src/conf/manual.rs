@@ -59,7 +59,6 @@ fn support(support: Support) -> String {
     match support {
         Support::Honoured => "honoured".into(),
         Support::Obsolete(_) => "honoured; obsolete in mosquitto".into(),
-        Support::Later(why) => format!("taken, without effect yet: {why}"),
         Support::Ignored(why) => format!("accepted and ignored, with a warning: {why}"),
         Support::Refused(what) => format!("refused: not supported yet ({what})"),
     }

@@ -37,8 +37,6 @@ pub enum Support {
     Honoured,
     /// Honoured, and mosquitto's notice (or warning) about its age is repeated.
     Obsolete(&'static str),
-    /// Taken, but without effect until darner has what it speaks of.
-    Later(&'static str),
     /// Accepted with a warning that says why it does nothing.
     Ignored(&'static str),
     /// An error that says what is missing.

@@ -139,7 +139,7 @@ impl<'a> Reader<'a> {
                 return Ok(());
             }
             Support::Refused(what) => return Err(refused(directive.key, what, row.scope)),
-            Support::Honoured | Support::Later(_) => {}
+            Support::Honoured => {}
         }
         self.note_default_listener(row, directive);
         self.write(row, directive)

@@ -9,9 +9,6 @@ use fields::{Reader, malformed, protocol_error};
 
 pub use encode::{encode, encode_publish, publish_len};
 
-/// Longest Remaining Length that four bytes can say (2.1.4).
-pub const REMAINING_LENGTH_MAX: usize = 268_435_455;
-
 /// What a read buffer begins with.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decoded<'a> {
