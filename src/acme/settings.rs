@@ -20,22 +20,22 @@ pub const VARIABLES: &[Variable] = &[
     row("DOMAIN", "none", "the names of the certificate, with commas or spaces between them; the first one names it"),
     row("EMAIL", "none", "the address that the CA may write to"),
     row("TESTCERT", "", "with any value: certificates of the CA's test server, which nobody trusts and which have generous limits"),
-    row("RENEWAL", "restart", "what happens with a new certificate: `restart` the broker, or `reload` it, which drops nobody"),
+    row("RENEWAL", "`restart`", "what happens with a new certificate: `restart` the broker, or `reload` it, which drops nobody"),
     row("ACME_DIRECTORY", "Let's Encrypt", "the directory of another CA, an https address"),
     row("ACME_CA_FILE", "none", "roots in PEM form for a CA of your own, beside the built-in ones"),
     row("ACME_EAB_KID", "none", "the key identifier of an external account binding, for CAs that ask for it"),
     row("ACME_EAB_HMAC_KEY", "none", "and its key, base64url"),
     row("ACME_PROFILE", "the CA's", "the certificate profile, like `shortlived`"),
     row("ACME_PREFERRED_CHAIN", "the CA's", "the common name of the root whose chain is wanted"),
-    row("ACME_KEY_TYPE", "p256", "`p256`, `p384`, `rsa2048`, `rsa3072` or `rsa4096`"),
+    row("ACME_KEY_TYPE", "`p256`", "`p256`, `p384`, `rsa2048`, `rsa3072` or `rsa4096`"),
     row(
         "ACME_CHALLENGE",
-        "http-01",
+        "`http-01`",
         "`http-01`, `tls-alpn-01`, or `dns-01`, which is the default where a name has a `*` or `ACME_DNS_HOOK` is set",
     ),
     row("ACME_DNS_HOOK", "none", "the command that sets and removes the record of dns-01, see docs/certificates.md"),
-    row("ACME_HTTP_PORT", "80", "where http-01 is answered, if something in front leads port 80 there"),
-    row("LETSENCRYPT_DIR", "/etc/letsencrypt", "where certificates are kept"),
+    row("ACME_HTTP_PORT", "`80`", "where http-01 is answered, if something in front leads port 80 there"),
+    row("LETSENCRYPT_DIR", "`/etc/letsencrypt`", "where certificates are kept"),
 ];
 
 const PRODUCTION: &str = "https://acme-v02.api.letsencrypt.org/directory";
