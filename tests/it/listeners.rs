@@ -124,3 +124,22 @@ fn strangers_who_fill_the_entrance_keep_nobody_out() {
     broker.wait_for_log("have not finished their handshake: the oldest of 127.0.0.2");
     crate::tls::raw::finish(&broker, slow, &rustls::version::TLS13, None).expect("who came before them, and is slow, is not who goes");
 }
+
+#[test]
+fn whose_password_is_being_checked_is_no_stranger() {
+    let folder = Folder::new("flood");
+    let file = folder.path().join("passwd");
+    // So many iterations that the check outlasts the flood.
+    let made = run(Command::new(darner()).args(["mosquitto_passwd", "-I", "3000000", "-c", "-b"]).arg(&file).args(["anna", "secret"]));
+    assert_eq!(made.0, 0, "{}", made.2);
+    let broker = start(120, folder, "listener {port} 127.0.0.1\npassword_file {folder}/passwd\n");
+    let mut member = from("127.0.0.2", broker.port).expect("accepted");
+    member.write_all(b"\x10\x1a\0\x04MQTT\x04\xc2\0\x3c\0\0\0\x04anna\0\x06secret").expect("accepted");
+    let strangers: Vec<_> = (0..300).filter_map(|_| from("127.0.0.2", broker.port)).collect();
+    assert!(strangers.len() > 120);
+    broker.wait_for_log("Unable to accept new connections");
+    let mut answer = [0; 4];
+    member.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
+    member.read_exact(&mut answer).unwrap_or_else(|error| panic!("{error}: {}", broker.log()));
+    assert_eq!(answer, CONNACK, "{}", broker.log());
+}
