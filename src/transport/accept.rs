@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -9,11 +10,11 @@ use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use tokio::io::Interest;
 
 use super::connections::register;
-use super::crowd::{self, Crowd};
+use super::crowd::{Crowd, Stranger};
 use super::driver::{Driver, Shard};
 use super::entrance::{self, Entered};
 use super::listeners::{self, Listening};
-use crate::broker::Origin;
+use crate::broker::{ConnectionId, Origin};
 use crate::logging::LogType;
 use crate::notice::Notice;
 
@@ -45,7 +46,7 @@ pub(super) async fn accept_forever(shard: Shard, listening: Listening) {
                         complained = Some(Instant::now());
                         shard.log(LogType::Error, &format!("Error: Unable to accept new connections ({error}): raise the limit of open files (ulimit -n) or lower max_connections."));
                     }
-                    shard.turn(|driver| driver.send_away_unidentified(BURST));
+                    shard.turn(|driver| driver.send_away_strangers(BURST));
                     tokio::time::sleep(BACK_OFF).await;
                     break;
                 }
@@ -76,26 +77,33 @@ fn admit(shard: &Shard, socket: OwnedFd, origin: &Origin) {
     if let Some(peer) = peer
         && let Ok(socket) = register(socket)
     {
-        let entered = Entered::new(socket, origin.clone(), peer);
-        match shard.turn(|driver| driver.steps(origin)).flatten() {
-            None => {}
-            Some(steps) if steps.is_empty() => shard.accepted(entered),
-            Some(steps) => entrance::begin(shard, entered, steps),
-        }
+        let way = shard.turn(|driver| driver.steps(origin).map(|steps| (steps, driver.entrance.number())));
+        let Some((steps, number)) = way.flatten() else { return };
+        let entered = Entered::new(socket, origin.clone(), peer, number);
+        if steps.is_empty() { shard.accepted(entered) } else { entrance::begin(shard, entered, steps) }
     }
 }
 
 impl Driver {
     /// Without descriptors for those who knock, some who have not said who they are give theirs back, so that strangers who say nothing keep
-    /// nobody out.
-    fn send_away_unidentified(&mut self, count: usize) {
-        let mut crowd = Crowd::default();
-        for (number, id, socket) in self.connections.unidentified() {
-            let peer = listeners::peer_name(socket.get_ref(), &self.settings.conf, &Origin::Private);
-            crowd.enter(number, crowd::address(&peer), id);
+    /// nobody out, neither here nor in the entrance.
+    fn send_away_strangers(&mut self, count: usize) {
+        enum Place {
+            Entrance(u64),
+            Here(ConnectionId),
         }
-        for (_, id) in crowd.send_away(count) {
-            self.lost(id, None);
+        let mut crowd = Crowd::default();
+        for Stranger { number, address } in self.entrance.strangers() {
+            crowd.enter(number, address, Place::Entrance(number));
+        }
+        for (id, Stranger { number, address }) in self.connections.strangers() {
+            crowd.enter(*number, Arc::clone(address), Place::Here(id));
+        }
+        for (_, place) in crowd.send_away(count) {
+            match place {
+                Place::Entrance(number) => self.entrance.send_away(number),
+                Place::Here(id) => self.lost(id, None),
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
+use super::crowd::Stranger;
 use super::outgoing::Outgoing;
 use super::secure::Tls;
 use crate::broker::{ConnectionId, Origin};
@@ -35,10 +36,8 @@ pub(super) struct Connection {
     pub(super) congested: bool,
     /// The machine has closed it: what is left is to flush, and to wait for the peer's end.
     pub(super) closing: bool,
-    /// How many came before it.
-    number: u64,
-    /// The machine has answered it: it has sent its CONNECT.
-    pub(super) identified: bool,
+    /// Until the machine has answered it: then it has sent its CONNECT.
+    pub(super) stranger: Option<Stranger>,
     /// Its password is being checked: its task waits for this before it gives the machine another packet.
     pub(super) authenticating: Option<Rc<Notify>>,
 }
@@ -55,15 +54,13 @@ pub(super) struct Connections {
     free: Vec<u32>,
     /// Open ones by listener, those being closed not counted.
     open: Vec<u32>,
-    /// Of all that ever were.
-    count: u64,
 }
 
 impl Connections {
     pub(super) fn insert(
         &mut self,
         socket: Rc<Socket>,
-        origin: Origin,
+        (origin, stranger): (Origin, Stranger),
         tls: Option<Box<Tls>>,
         websocket: Option<Box<Frames>>,
     ) -> ConnectionId {
@@ -72,7 +69,6 @@ impl Connections {
             self.slots.len() as u32 - 1
         });
         self.tally(&origin, 1);
-        self.count += 1;
         let entry = &mut self.slots[slot as usize];
         entry.uses = entry.uses.wrapping_add(1);
         entry.connection = Some(Connection {
@@ -85,8 +81,7 @@ impl Connections {
             blocked: false,
             congested: false,
             closing: false,
-            number: self.count,
-            identified: false,
+            stranger: Some(stranger),
             authenticating: None,
         });
         ConnectionId::new(slot, entry.uses)
@@ -135,15 +130,14 @@ impl Connections {
         Some(connection)
     }
 
-    /// Those that have sent no CONNECT yet, with the number that tells who came first.
-    pub(super) fn unidentified(&self) -> impl Iterator<Item = (u64, ConnectionId, &Socket)> {
-        let open = self.slots.iter().enumerate().filter_map(|(slot, entry)| {
-            let id = ConnectionId::new(slot as u32, entry.uses);
-            entry.connection.as_ref().map(|connection| (id, connection))
-        });
-        let is_silent = |connection: &Connection| !connection.identified && connection.authenticating.is_none() && !connection.closing;
-        let waiting = open.filter(move |(_, connection)| is_silent(connection) && connection.origin != Origin::Private);
-        waiting.map(|(id, connection)| (connection.number, id, &*connection.socket))
+    /// Those that have sent no CONNECT yet.
+    pub(super) fn strangers(&self) -> impl Iterator<Item = (ConnectionId, &Stranger)> {
+        self.slots.iter().enumerate().filter_map(|(slot, entry)| {
+            let connection = entry.connection.as_ref()?;
+            let is_silent = connection.authenticating.is_none() && !connection.closing && connection.origin != Origin::Private;
+            let stranger = connection.stranger.as_ref().filter(|_| is_silent)?;
+            Some((ConnectionId::new(slot as u32, entry.uses), stranger))
+        })
     }
 
     /// Numbers of all, those being closed too.

@@ -4,6 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
+/// Somebody who has not said yet who it is.
+pub(super) struct Stranger {
+    /// How many came before it.
+    pub(super) number: u64,
+    pub(super) address: Arc<str>,
+}
+
 /// Those who wait, by number, which tells who came first.
 pub(super) struct Crowd<T> {
     waiting: BTreeMap<u64, (Arc<str>, T)>,
@@ -35,6 +42,17 @@ impl<T> Crowd<T> {
             }
         }
         Some((address, waiting))
+    }
+
+    /// Counts it for another address from now on.
+    pub(super) fn rename(&mut self, number: u64, address: &Arc<str>) {
+        if let Some((_, waiting)) = self.leave(number) {
+            self.enter(number, Arc::clone(address), waiting);
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Arc<str>)> {
+        self.waiting.iter().map(|(number, (address, _))| (*number, address))
     }
 
     /// So many at most of the address that has most, the oldest first; among equals the address whose oldest came first.
@@ -89,5 +107,19 @@ mod tests {
         let gone = crowd.send_away(5);
         assert!(gone.len() == 2 && gone.iter().all(|(address, ())| &**address == "192.0.2.2"), "{gone:?}");
         assert_eq!(crowd.len(), 1);
+    }
+
+    #[test]
+    fn who_turns_out_to_be_somebody_else_counts_there_and_keeps_its_turn() {
+        let mut crowd = Crowd::default();
+        for number in 0..5 {
+            crowd.enter(number, address("192.0.2.1:1"), number);
+        }
+        for number in [1, 3, 4, 7] {
+            crowd.rename(number, &address("192.0.2.2:1"));
+        }
+        assert_eq!(crowd.len(), 5);
+        let order: Vec<u64> = std::iter::from_fn(|| crowd.send_away(1).pop()).map(|(_, number)| number).collect();
+        assert_eq!(order, [1, 0, 3, 2, 4]);
     }
 }

@@ -195,7 +195,7 @@ impl Driver {
 
     fn send(&mut self, id: ConnectionId, packet: &[u8], packet_id: Option<(u32, PacketId)>) {
         let Some(connection) = self.connections.get_mut(id).filter(|connection| !connection.closing) else { return };
-        connection.identified = true;
+        connection.stranger = None;
         let patch = packet_id.map(|(offset, id)| (offset, id.get().to_be_bytes()));
         if connection.websocket.is_some() {
             connection.outgoing.append(&mut self.spares, |bytes| frames::message(packet.len(), bytes));
@@ -414,12 +414,12 @@ impl Shard {
 
     /// A connection whose packets come next.
     pub(super) fn accepted(&self, entered: Entered) {
-        let Entered { socket, origin, peer, tls, websocket, certificate_user, early } = entered;
+        let Entered { socket, origin, peer, stranger, tls, websocket, certificate_user, early } = entered;
         let socket = Rc::new(socket);
         let kept = Rc::clone(&socket);
         let incoming = Incoming::new(tls.is_some(), websocket.is_some());
         let id = self.turn(move |driver| {
-            let connection = driver.connections.insert(kept, origin.clone(), tls, websocket);
+            let connection = driver.connections.insert(kept, (origin.clone(), stranger), tls, websocket);
             driver.input(Input::Opened { connection, origin, peer, certificate_user });
             connection
         });

@@ -17,7 +17,7 @@ use tokio::task::AbortHandle;
 use super::challenges;
 use super::connection::read;
 use super::connections::Socket;
-use super::crowd::{self, Crowd};
+use super::crowd::{self, Crowd, Stranger};
 use super::driver::{Driver, Shard, shutdown};
 use super::outgoing::send_some;
 use super::secure::Tls;
@@ -44,7 +44,8 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_mins(1);
 /// Those in the entrance.
 #[derive(Default)]
 pub(super) struct Entrance {
-    next: u64,
+    /// How many ever knocked.
+    knocked: u64,
     inside: Rc<RefCell<Crowd<AbortHandle>>>,
     complained: Option<Instant>,
 }
@@ -73,6 +74,7 @@ pub(super) struct Entered {
     pub(super) socket: Socket,
     pub(super) origin: Origin,
     pub(super) peer: String,
+    pub(super) stranger: Stranger,
     pub(super) tls: Option<Box<Tls>>,
     pub(super) websocket: Option<Box<Frames>>,
     /// The name in the client's verified certificate.
@@ -82,13 +84,34 @@ pub(super) struct Entered {
 }
 
 impl Entered {
-    pub(super) fn new(socket: Socket, origin: Origin, peer: String) -> Self {
-        Self { socket, origin, peer, tls: None, websocket: None, certificate_user: None, early: Vec::new() }
+    /// `number`: how many knocked before it.
+    pub(super) fn new(socket: Socket, origin: Origin, peer: String, number: u64) -> Self {
+        let stranger = Stranger { number, address: crowd::address(&peer) };
+        Self { socket, origin, peer, stranger, tls: None, websocket: None, certificate_user: None, early: Vec::new() }
     }
 }
 
 /// Why a connection does not come in. `None`: there is nothing to say.
 struct Refused(Option<Notice>);
+
+impl Entrance {
+    /// Of somebody who knocks.
+    pub(super) fn number(&mut self) -> u64 {
+        self.knocked += 1;
+        self.knocked
+    }
+
+    /// Who is inside, by number and address.
+    pub(super) fn strangers(&self) -> Vec<Stranger> {
+        self.inside.borrow().iter().map(|(number, address)| Stranger { number, address: Arc::clone(address) }).collect()
+    }
+
+    pub(super) fn send_away(&self, number: u64) {
+        if let Some((_, task)) = self.inside.borrow_mut().leave(number) {
+            task.abort();
+        }
+    }
+}
 
 impl Driver {
     /// What comes before the first packet. `None`: nobody comes in here.
@@ -98,10 +121,9 @@ impl Driver {
         Some(Steps { proxy: listener.proxy, tls: self.tls.get(index)?.clone(), websocket: listener.protocol == Protocol::Websockets })
     }
 
-    fn place(&mut self) -> Place {
-        let Entrance { next, inside, complained } = &mut self.entrance;
-        *next += 1;
-        let place = Place { number: *next, inside: Rc::clone(inside) };
+    fn place(&mut self, number: u64) -> Place {
+        let Entrance { inside, complained, .. } = &mut self.entrance;
+        let place = Place { number, inside: Rc::clone(inside) };
         let mut inside = inside.borrow_mut();
         if inside.len() >= INSIDE_MAX
             && let Some((address, oldest)) = inside.send_away(1).pop()
@@ -124,9 +146,10 @@ impl Steps {
 
 /// Takes a new socket through the steps, in a task of its own.
 pub(super) fn begin(shard: &Shard, entered: Entered, steps: Steps) {
-    let Some(place) = shard.turn(Driver::place) else { return };
-    let (number, inside) = (place.number, Rc::clone(&place.inside));
-    let address = crowd::address(&entered.peer);
+    let Stranger { number, address } = &entered.stranger;
+    let (number, address) = (*number, Arc::clone(address));
+    let Some(place) = shard.turn(|driver| driver.place(number)) else { return };
+    let inside = Rc::clone(&place.inside);
     let task = tokio::task::spawn_local(enter(shard.clone(), entered, steps, place));
     inside.borrow_mut().enter(number, address, task.abort_handle());
 }
@@ -185,8 +208,11 @@ impl Entered {
     fn believe(&mut self, shard: &Shard, said: Said) -> Result<(), Refused> {
         let Said::Client { peer, tls } = said else { return if said == Said::Local { Err(Refused(None)) } else { Ok(()) } };
         self.peer.clone_from(&peer);
+        // What the proxy is for: it has all of them at one address.
+        self.stranger.address = crowd::address(&peer);
         let origin = self.origin.clone();
-        let wanted = shard.turn(move |driver| {
+        let wanted = shard.turn(|driver| {
+            driver.entrance.inside.borrow_mut().rename(self.stranger.number, &self.stranger.address);
             let Origin::Listener(index) = origin else { return None };
             let listener = driver.settings.conf.listeners.get(index)?;
             let version_2 = listener.proxy == Some(ProxyVersion::V2);

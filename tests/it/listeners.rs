@@ -126,11 +126,56 @@ fn strangers_who_fill_the_entrance_keep_nobody_out() {
 }
 
 #[test]
+fn strangers_who_take_every_descriptor_in_the_entrance_keep_nobody_out() {
+    let (folder, _) = crate::tls::folder();
+    let conf = "listener {port} 127.0.0.1\ncertfile {folder}/server.crt\nkeyfile {folder}/server.key\nallow_anonymous true\n";
+    let broker = start(120, folder, conf);
+    let connect = || TcpStream::connect(("127.0.0.1", broker.port)).expect("accepted");
+    let finish = |socket| crate::tls::raw::finish(&broker, socket, &rustls::version::TLS13, None);
+    let slow = connect();
+    let strangers: Vec<_> = (0..300).filter_map(|_| from("127.0.0.2", broker.port)).collect();
+    assert!(strangers.len() > 120);
+    finish(connect()).unwrap_or_else(|error| panic!("{error}: {}", broker.log()));
+    finish(slow).expect("who came before them, and is slow, is not who goes");
+    broker.wait_for_log("Unable to accept new connections");
+}
+
+/// Somebody behind a load balancer, by what it says before them.
+fn balanced(broker: &Broker, address: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(("127.0.0.1", broker.port)).expect("accepted");
+    // Of a broker that has sent it away meanwhile nothing is expected.
+    let _ = socket.write_all(format!("PROXY TCP4 {address} 127.0.0.1 6275 1883\r\n").as_bytes());
+    socket
+}
+
+#[test]
+fn behind_a_load_balancer_the_address_is_the_clients() {
+    let conf = "listener {port} 127.0.0.1\nenable_proxy_protocol 1\nallow_anonymous true\n";
+    let broker = start(120, Folder::new("flood"), conf);
+    let slow = balanced(&broker, "192.0.2.7");
+    let _strangers: Vec<_> = (0..300).map(|_| balanced(&broker, "192.0.2.66")).collect();
+    assert!(comes_in(balanced(&broker, "192.0.2.8")), "{}", broker.log());
+    assert!(comes_in(slow), "who came before them, and is slow, is not who goes: {}", broker.log());
+    broker.wait_for_log("Unable to accept new connections");
+}
+
+#[test]
+fn in_the_entrance_too_the_address_is_the_clients_behind_a_load_balancer() {
+    let (folder, _) = crate::tls::folder();
+    let conf = "listener {port} 127.0.0.1\ncertfile {folder}/server.crt\nkeyfile {folder}/server.key\nallow_anonymous true\n";
+    let broker = start(4096, folder, &format!("{conf}enable_proxy_protocol 1\n"));
+    let slow = balanced(&broker, "192.0.2.7");
+    let _strangers: Vec<_> = (0..1500).map(|_| balanced(&broker, "192.0.2.66")).collect();
+    broker.wait_for_log("have not finished their handshake: the oldest of 192.0.2.66");
+    crate::tls::raw::finish(&broker, slow, &rustls::version::TLS13, None).expect("who came before them, and is slow, is not who goes");
+}
+
+#[test]
 fn whose_password_is_being_checked_is_no_stranger() {
     let folder = Folder::new("flood");
     let file = folder.path().join("passwd");
     // So many iterations that the check outlasts the flood.
-    let made = run(Command::new(darner()).args(["mosquitto_passwd", "-I", "3000000", "-c", "-b"]).arg(&file).args(["anna", "secret"]));
+    let made = run(Command::new(darner()).args(["mosquitto_passwd", "-I", "500000", "-c", "-b"]).arg(&file).args(["anna", "secret"]));
     assert_eq!(made.0, 0, "{}", made.2);
     let broker = start(120, folder, "listener {port} 127.0.0.1\npassword_file {folder}/passwd\n");
     let mut member = from("127.0.0.2", broker.port).expect("accepted");
