@@ -10,6 +10,7 @@ mod odd_times;
 mod probe;
 mod self_made;
 mod tls_alpn_01;
+mod words;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
