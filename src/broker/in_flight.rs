@@ -70,16 +70,25 @@ impl Outgoing {
         self.in_flight.len() < usize::from(self.window.min(WINDOW_MAX)) && bytes_max.is_none_or(|max| self.in_flight_bytes < max)
     }
 
-    /// The next Packet Identifier that is not in use.
-    pub(super) fn next_packet_id(&mut self) -> PacketId {
-        loop {
-            let candidate = PacketId::new(self.last_packet_id.wrapping_add(1)).unwrap_or(PacketId::MIN);
-            self.last_packet_id = candidate.get();
-            // Ends, since the window is smaller than the number of identifiers.
-            if !self.is_in_use(candidate) {
-                return candidate;
+    /// The next Packet Identifier that is not in use; `None`: all are.
+    pub(super) fn next_packet_id(&mut self) -> Option<PacketId> {
+        let following = PacketId::new(self.last_packet_id.wrapping_add(1)).unwrap_or(PacketId::MIN);
+        let next = if self.is_in_use(following) { self.search(following)? } else { following };
+        self.last_packet_id = next.get();
+        Some(next)
+    }
+
+    /// The first that is not in use from `following` on. Each is looked at once, however many are in flight: an import, or a client that
+    /// acknowledges out of order, may leave tens of thousands in a row.
+    fn search(&self, following: PacketId) -> Option<PacketId> {
+        let mut is_used = vec![false; 1 << 16];
+        for entry in &self.in_flight {
+            if let Some(is_used) = is_used.get_mut(usize::from(entry.packet_id.get())) {
+                *is_used = true;
             }
         }
+        let mut all = (following.get()..=u16::MAX).chain(1..following.get());
+        all.find(|candidate| is_used.get(usize::from(*candidate)) == Some(&false)).and_then(PacketId::new)
     }
 
     /// The next number for a delivery that records are made of.
@@ -101,14 +110,11 @@ impl Outgoing {
         self.in_flight.iter().any(|entry| entry.packet_id == packet_id)
     }
 
-    /// Puts a QoS 1 or 2 message in flight, under the identifier set aside for it unless an older message still has it.
-    pub(super) fn send(&mut self, delivery: Delivery) -> PacketId {
-        let set_aside = delivery.packet_id.filter(|packet_id| !self.is_in_use(*packet_id));
-        let packet_id = set_aside.unwrap_or_else(|| self.next_packet_id());
+    /// Puts a QoS 1 or 2 message in flight, under an identifier that is not in use.
+    pub(super) fn send(&mut self, delivery: Delivery, packet_id: PacketId) {
         let awaiting = if delivery.qos == Qos::ExactlyOnce { Awaiting::Pubrec } else { Awaiting::Puback };
         self.in_flight_bytes += delivery.message.bytes();
         self.in_flight.push_back(InFlight { packet_id, awaiting, is_due_again: false, delivery });
-        packet_id
     }
 
     pub(super) fn find(&mut self, packet_id: PacketId) -> Option<&mut InFlight> {
@@ -137,18 +143,30 @@ impl Outgoing {
         }
     }
 
-    /// What may be sent next: QoS 0 at once, the rest as far as the window goes.
-    pub(super) fn dequeue(&mut self, bytes_max: Option<u64>) -> Option<Delivery> {
-        let next_is_free = self.queue.front().is_some_and(|next| next.qos == Qos::AtMostOnce);
-        let from_queue = if next_is_free || self.has_window(bytes_max) { self.queue.pop_front() } else { None };
-        let delivery = from_queue.or_else(|| self.queue_qos0.pop_front())?;
+    /// What may be sent next: QoS 0 at once, the rest as far as the window goes, with the identifier set aside for it unless an older
+    /// message still has it.
+    pub(super) fn dequeue(&mut self, bytes_max: Option<u64>) -> Option<(Delivery, Option<PacketId>)> {
+        let (delivery, packet_id) = self.dequeue_first(bytes_max).or_else(|| Some((self.queue_qos0.pop_front()?, None)))?;
         self.queued_bytes = self.queued_bytes.saturating_sub(delivery.message.bytes());
         if self.queue.is_empty() && self.queue_qos0.is_empty() {
             // An absent reader may have left room for a thousand.
             self.queue.shrink_to(8);
             self.queue_qos0.shrink_to(8);
         }
-        Some(delivery)
+        Some((delivery, packet_id))
+    }
+
+    fn dequeue_first(&mut self, bytes_max: Option<u64>) -> Option<(Delivery, Option<PacketId>)> {
+        let first = self.queue.front()?;
+        if first.qos == Qos::AtMostOnce {
+            return Some((self.queue.pop_front()?, None));
+        }
+        if !self.has_window(bytes_max) {
+            return None;
+        }
+        let set_aside = first.packet_id.filter(|packet_id| !self.is_in_use(*packet_id));
+        let packet_id = set_aside.or_else(|| self.next_packet_id())?;
+        Some((self.queue.pop_front()?, Some(packet_id)))
     }
 
     /// The connection is gone, and with it what was only for it.
@@ -194,14 +212,35 @@ mod tests {
     #[test]
     fn a_packet_identifier_in_use_is_never_given_out_again() {
         let mut out = Outgoing { window: u16::MAX, ..Outgoing::default() };
-        let stuck = [out.send(delivery()), out.send(delivery())];
+        let send = |out: &mut Outgoing| {
+            let id = out.next_packet_id().expect("few are in use");
+            out.send(delivery(), id);
+            id
+        };
+        let stuck = [send(&mut out), send(&mut out)];
         for _ in 0..140_000 {
-            let id = out.send(delivery());
+            let id = send(&mut out);
             assert!(!stuck.contains(&id));
             assert!(out.complete(id, Awaiting::Puback).is_some());
         }
         assert_eq!(out.in_flight.len(), 2);
         assert_eq!(out.in_flight_bytes, 2);
         assert!(out.complete(stuck[0], Awaiting::Pubcomp).is_none(), "a PUBCOMP does not end a QoS 1 flight");
+    }
+
+    #[test]
+    fn where_all_packet_identifiers_are_in_use_a_message_waits_for_one() {
+        let mut out = Outgoing { window: u16::MAX, ..Outgoing::default() };
+        (1..=u16::MAX).filter_map(PacketId::new).for_each(|id| out.send(delivery(), id));
+        assert_eq!(out.next_packet_id(), None);
+        out.enqueue(delivery(), true);
+        out.enqueue(Delivery { qos: Qos::AtMostOnce, ..delivery() }, true);
+        assert!(matches!(out.dequeue(None), Some((_, None))), "QoS 0 needs none");
+        assert!(out.dequeue(None).is_none());
+        let ids = [40_000, 7].map(|id| PacketId::new(id).expect("not zero"));
+        for id in ids {
+            assert!(out.complete(id, Awaiting::Puback).is_some());
+        }
+        assert!(matches!(out.dequeue(None), Some((_, Some(id))) if id == ids[1]), "the first that is free");
     }
 }

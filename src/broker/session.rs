@@ -10,7 +10,7 @@ use super::record::Record;
 use super::will::Will;
 use super::wire::Wire;
 use crate::conf::Limits;
-use crate::mqtt::{ProtocolVersion, Qos, SubscriptionOptions};
+use crate::mqtt::{PacketId, ProtocolVersion, Qos, SubscriptionOptions};
 
 /// A session that never expires (3.1.2.11.2).
 pub(super) const NEVER: u32 = u32::MAX;
@@ -123,12 +123,12 @@ impl Session {
             wire.send(encoded, None, out);
             return Offer::Sent;
         }
-        let packet_id = (qos != Qos::AtMostOnce).then(|| self.outgoing.next_packet_id());
-        let may_fly = can_send && qos != Qos::AtMostOnce && self.outgoing.queue.is_empty();
-        if may_fly && self.outgoing.has_window(terms.limits.inflight_bytes) {
+        let packet_id = if qos == Qos::AtMostOnce { None } else { self.outgoing.next_packet_id() };
+        let may_fly = can_send && self.outgoing.queue.is_empty() && self.outgoing.has_window(terms.limits.inflight_bytes);
+        if let Some(flight) = packet_id.filter(|_| may_fly) {
             let number = if self.is_recorded { self.outgoing.next_number() } else { 0 };
             let delivery = Delivery { message: publication.keep(), qos, retain, subscription_identifier, packet_id, number };
-            return self.launch(publication, delivery, true, now, out);
+            return self.launch(publication, (delivery, flight), true, now, out);
         }
         if !self.has_room(terms) {
             return Offer::Dropped;
@@ -146,7 +146,14 @@ impl Session {
     }
 
     /// Puts a QoS 1 or 2 message in flight and sends it. `is_new`: it has not been in the queue.
-    fn launch(&mut self, publication: &mut Publication<'_>, delivery: Delivery, is_new: bool, now: Time, out: &mut Outbox) -> Offer {
+    fn launch(
+        &mut self,
+        publication: &mut Publication<'_>,
+        (delivery, packet_id): (Delivery, PacketId),
+        is_new: bool,
+        now: Time,
+        out: &mut Outbox,
+    ) -> Offer {
         let Some(wire) = &mut self.wire else { return Offer::Discarded };
         let form = Form::of(&delivery, wire.v5, false);
         let Some(encoded) = wire.encode(publication, form, now, out) else {
@@ -157,7 +164,7 @@ impl Session {
             return Offer::Discarded;
         };
         let (number, new) = (delivery.number, (is_new && self.is_recorded).then(|| delivery.clone()));
-        let packet_id = self.outgoing.send(delivery);
+        self.outgoing.send(delivery, packet_id);
         if self.is_recorded {
             self.outgoing.recorded_packet_id = Some(packet_id);
         }
@@ -176,7 +183,7 @@ impl Session {
         let mut sent = 0;
         self.resend_due(now, out);
         while self.wire.as_ref().is_some_and(|wire| !wire.congested) {
-            let Some(delivery) = self.outgoing.dequeue(inflight_bytes) else { break };
+            let Some((delivery, packet_id)) = self.outgoing.dequeue(inflight_bytes) else { break };
             let number = delivery.number;
             if delivery.message.is_expired(now) {
                 self.record_done(number, out);
@@ -184,7 +191,9 @@ impl Session {
             }
             let message = Arc::clone(&delivery.message);
             let mut publication = Publication::of(&message);
-            let outcome = if delivery.qos == Qos::AtMostOnce {
+            let outcome = if let Some(packet_id) = packet_id {
+                self.launch(&mut publication, (delivery, packet_id), false, now, out)
+            } else {
                 let Some(wire) = &mut self.wire else { break };
                 let form = Form::of(&delivery, wire.v5, false);
                 let encoded = wire.encode(&mut publication, form, now, out);
@@ -196,8 +205,6 @@ impl Session {
                     }
                     _ => Offer::Discarded,
                 }
-            } else {
-                self.launch(&mut publication, delivery, false, now, out)
             };
             sent += u64::from(outcome == Offer::Sent);
             if out.arena.len() > PUMP_BYTES_MAX {

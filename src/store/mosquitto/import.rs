@@ -304,9 +304,7 @@ impl<'a> Reading<'a> {
             return false;
         }
         let packet_id = packet_id.filter(|_| held.qos != Qos::AtMostOnce);
-        // Identifiers must be left for what comes: the rest is sent as if it had not been yet.
-        let may_fly = held.waits != waiting::IN_QUEUE && flying.len() < 60_000;
-        let flight = packet_id.filter(|packet_id| may_fly && !flying.contains(packet_id));
+        let flight = packet_id.filter(|packet_id| held.waits != waiting::IN_QUEUE && !flying.contains(packet_id));
         if flight.is_none() && message.is_expired(Time(0)) {
             self.report.expired += 1;
             return false;

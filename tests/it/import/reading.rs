@@ -73,6 +73,19 @@ pub fn database_at(version: u32, machine: Machine, now: i64) -> Database {
     db
 }
 
+/// A session with a message in flight under each identifier there is, the last of them at QoS 2.
+pub fn all_in_flight() -> Database {
+    let mut db = Database::new(6, MACHINES[0]);
+    db.message(&Message { topic: "q/full", payload: b"old", qos: 2, ..Message::default() });
+    for packet_id in 1..=u16::MAX {
+        let (qos, waits) = if packet_id == u16::MAX { (2, 9) } else { (1, 3) };
+        db.held(&Held { client: "full", message: 1, packet_id, qos, retain: false, is_outgoing: true, waits, properties: &[] });
+    }
+    db.client(&Client { id: "full", username: "", port: 0, last_packet_id: u16::MAX, expiry_secs: u32::MAX, expires: 0, left: 0 });
+    db.subscription("full", "q/#", 1, 0, 0);
+    db
+}
+
 fn read(bytes: &[u8]) -> (State, Report) {
     import(bytes, &terms()).expect("a database")
 }
@@ -341,4 +354,14 @@ fn a_later_version_is_read_as_far_as_it_looks_like_one_that_is_known() {
     let mut other = b"\x00\xb5\x00mosquitto db".to_vec();
     other.extend_from_slice(b"\0\0\0\0\0\0\0\x2aand something else");
     assert_eq!(import(&other, &terms()), Err(Unreadable::Version(42)));
+}
+
+#[test]
+fn every_packet_identifier_may_be_in_flight_and_each_flight_goes_on_where_it_stood() {
+    let (state, report) = read(&all_in_flight().bytes);
+    assert!(report.is_whole() && report.queued == usize::from(u16::MAX), "{report:?}");
+    let flights = state.sessions["full"].deliveries.values().map(|stored| stored.flight.map(|(id, awaiting)| (id.get(), awaiting)));
+    // Sent once more as if it were new, a message whose PUBREC has come would come twice.
+    let expected = (1..=u16::MAX).map(|id| Some((id, if id == u16::MAX { Awaiting::Pubcomp } else { Awaiting::Puback })));
+    assert!(flights.eq(expected));
 }

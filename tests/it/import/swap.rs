@@ -240,3 +240,20 @@ fn what_darner_kept_is_there_when_mosquitto_comes_back() {
     let mosquitto = Peer::start(&conf(&theirs));
     check(mosquitto.port, true);
 }
+
+#[test]
+fn where_every_packet_identifier_is_in_flight_what_is_new_waits_for_one() {
+    let place = Folder::new("import");
+    place.write("mosquitto.db", super::reading::all_in_flight().bytes);
+    let broker = Broker::start(&format!("user root\nmax_inflight_messages 0\n{}", conf(&place)));
+    let mut publisher = Client::connect(broker.port, "publisher");
+    publish(&mut publisher, ("q/full", "new"), Qos::AtLeastOnce, false, Vec::new());
+    let mut full = Client::connect_with(broker.port, "full", false);
+    for id in 1..u16::MAX {
+        assert_eq!(next(&mut full), (id, "old".into(), 1, true));
+    }
+    assert!(matches!(full.receive(), Packet::Pubrel(ack) if ack.packet_id.get() == u16::MAX));
+    full.send(&Packet::Puback(ack(700)));
+    full.send(&Packet::Puback(ack(30_000)));
+    assert_eq!(next(&mut full), (700, "new".into(), 1, false));
+}
