@@ -248,10 +248,13 @@ impl Writer {
     fn save_if_due(&mut self, asked: bool, ends: bool) -> io::Result<()> {
         let is_due = asked || (ends && self.changes > 0) || self.autosave_is_due();
         if is_due {
-            (self.say)(&Notice::Saving { path: self.path.display().to_string() });
+            // One that failed stays due where changes are counted, and is no other one for that.
+            if asked || !self.save_owed {
+                (self.say)(&Notice::Saving { path: self.path.display().to_string() });
+                self.pause_until = None;
+            }
             self.saved_at = Instant::now();
             self.save_owed = true;
-            self.pause_until = None;
         }
         if !self.save_owed {
             return Ok(());
@@ -362,4 +365,41 @@ fn lock(file: &File) {
 /// No file can be made where ours is, which may be writable all the same.
 fn is_of_the_folder(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_save_that_failed_is_begun_again_after_its_pause_or_when_somebody_asks_and_is_told_once() {
+        let folder = nix::unistd::mkdtemp("/tmp/darner-writer-XXXXXX").expect("a folder");
+        let path = folder.join("not there").join("store");
+        let options = Options { path, level: Level::Snapshot, autosave_interval_secs: 1, autosave_on_changes: true, zero: 0, import: None };
+        let told = Arc::new(AtomicUsize::new(0));
+        let counts = Arc::clone(&told);
+        let say = move |notice: &Notice| {
+            counts.fetch_add(usize::from(matches!(notice, Notice::Saving { .. })), Ordering::Relaxed);
+        };
+        let mut writer = Writer::new(options.clone(), options.path, State::default(), Box::new(say));
+        let change = || vec![Record::RetainedCleared { topic: "t".into() }];
+        assert!(writer.write(change(), false, false).is_err() && writer.pause_until.is_some());
+        // A disk that took a minute to fail.
+        let pause = Some(Instant::now() + Duration::from_secs(600));
+        writer.pause_until = pause;
+        for _ in 0..3 {
+            assert!(writer.write(change(), false, false).is_err());
+            assert_eq!(writer.pause_until, pause);
+        }
+        assert_eq!(told.load(Ordering::Relaxed), 1);
+        assert!(writer.write(Vec::new(), true, false).is_err() && writer.pause_until < pause);
+        assert_eq!(told.load(Ordering::Relaxed), 2, "he sees that it was tried");
+        std::fs::create_dir(writer.path.parent().expect("a folder")).expect("ours");
+        writer.pause_until = None;
+        assert!(writer.write(Vec::new(), false, false).is_ok() && !writer.save_owed);
+        std::fs::remove_dir_all(folder).expect("ours");
+    }
 }
