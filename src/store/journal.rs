@@ -142,7 +142,8 @@ impl Journal {
         let mut writer = Writer::new(options, path, state.clone(), say);
         writer.in_the_way = begins == Begins::Again { is_in_the_way: true };
         let shared = Arc::new(Shared::default());
-        if level != Level::Snapshot || whole.is_none() && !state_is_empty(&state) {
+        // A store that is not there yet is made at once, at each level: it holds the lock by which `darner db` sees that there is a broker.
+        if level != Level::Snapshot || whole.is_none() {
             let begun = writer.begin(whole);
             note(&shared, &writer, begun.as_ref().err());
         } else {
@@ -176,10 +177,6 @@ impl Drop for Alarm<'_> {
             (self.wake)();
         }
     }
-}
-
-fn state_is_empty(state: &State) -> bool {
-    state.sessions.is_empty() && state.retained.is_empty()
 }
 
 /// Says when it begins to fail, and when that is over.

@@ -46,8 +46,15 @@ pub(super) fn clear(path: &Path) -> io::Result<()> {
 fn create(path: &Path) -> io::Result<File> {
     clear(path)?;
     let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path)?;
+    // Before it takes the place of one that was locked.
+    lock(&file);
     file.write_all(&frames::header())?;
     Ok(file)
+}
+
+/// For `darner db`, which leaves a broker's file alone. Where a file system has no locks, nothing else depends on them.
+pub(super) fn lock(file: &File) {
+    let _ = file.try_lock_shared();
 }
 
 /// Every record of the state, in frames.

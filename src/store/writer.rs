@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::frames::{FRAME_BYTES_FULL, Frame, HEADER_BYTES};
 use super::journal::{set_aside, weight};
-use super::rewrite::{self, Rewrite, beside};
+use super::rewrite::{self, Rewrite, beside, lock};
 use super::squeeze::squeeze;
 use super::{Level, Options, State};
 use crate::broker::Record;
@@ -339,7 +339,11 @@ impl Writer {
 
     /// A new file, or one whose contents are already in `state`.
     pub(super) fn begin(&mut self, whole: Option<u64>) -> io::Result<()> {
-        let Some(len) = whole.filter(|len| *len >= HEADER_BYTES) else { return self.rewrite() };
+        let Some(len) = whole.filter(|len| *len >= HEADER_BYTES) else {
+            let made = self.rewrite();
+            self.save_owed = made.is_err();
+            return made;
+        };
         // Where nothing can be removed nothing was left, or it does no harm until something can.
         rewrite::clear(&beside(&self.path)).or_else(|error| if is_of_the_folder(&error) { Ok(()) } else { Err(error) })?;
         let file = OpenOptions::new().append(true).open(&self.path)?;
@@ -355,11 +359,6 @@ impl Writer {
     pub(super) fn hold(&mut self) {
         self.file = File::open(&self.path).ok().inspect(lock);
     }
-}
-
-/// For `darner db`, which leaves a broker's file alone. Where a file system has no locks, nothing else depends on them.
-fn lock(file: &File) {
-    let _ = file.try_lock_shared();
 }
 
 /// No file can be made where ours is, which may be writable all the same.
@@ -400,6 +399,21 @@ mod tests {
         std::fs::create_dir(writer.path.parent().expect("a folder")).expect("ours");
         writer.pause_until = None;
         assert!(writer.write(Vec::new(), false, false).is_ok() && !writer.save_owed);
+        std::fs::remove_dir_all(folder).expect("ours");
+    }
+
+    #[test]
+    fn a_store_that_could_not_be_made_at_the_start_is_owed() {
+        let folder = nix::unistd::mkdtemp("/tmp/darner-writer-XXXXXX").expect("a folder");
+        let path = folder.join("not there").join("store");
+        let options =
+            Options { path, level: Level::Snapshot, autosave_interval_secs: 0, autosave_on_changes: false, zero: 0, import: None };
+        let mut writer = Writer::new(options.clone(), options.path, State::default(), Box::new(|_| {}));
+        assert!(writer.begin(None).is_err());
+        assert!(writer.write(Vec::new(), false, false).is_err(), "nothing has changed, and still it is not there");
+        std::fs::create_dir(writer.path.parent().expect("a folder")).expect("ours");
+        writer.pause_until = None;
+        assert!(writer.write(Vec::new(), false, false).is_ok() && writer.path.exists());
         std::fs::remove_dir_all(folder).expect("ours");
     }
 }

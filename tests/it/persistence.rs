@@ -96,6 +96,10 @@ fn start_snapshot(place: &Folder, more: &str) -> Broker {
     Broker::start_in(folder, &conf)
 }
 
+fn is_stored(place: &Folder, text: &str) -> bool {
+    crate::support::store::count(&std::fs::read(store(place)).expect("a store"), text) == 1
+}
+
 #[test]
 fn at_the_snapshot_level_a_signal_saves_and_a_crash_loses_what_came_after() {
     let place = place();
@@ -103,7 +107,7 @@ fn at_the_snapshot_level_a_signal_saves_and_a_crash_loses_what_came_after() {
     assert_eq!(publish(&broker, "state", "saved", &["-r"]), 0);
     broker.signal(Signal::SIGUSR1);
     broker.wait_for_log("Saving in-memory database to ");
-    wait_until("the file", || store(&place).exists());
+    wait_until("the value", || is_stored(&place, "saved"));
     assert_eq!(publish(&broker, "state", "not saved", &["-r"]), 0);
     kill(broker);
     assert_eq!(retained(&start_snapshot(&place, ""), "state"), "saved\n");
@@ -114,10 +118,10 @@ fn at_the_snapshot_level_autosave_interval_is_seconds() {
     let place = place();
     let broker = start_snapshot(&place, "autosave_interval 1\n");
     assert_eq!(publish(&broker, "state", "saved by itself", &["-r"]), 0);
-    wait_until("the file", || store(&place).exists());
+    wait_until("the value", || is_stored(&place, "saved by itself"));
     assert_eq!(publish(&broker, "state", "saved once more", &["-r"]), 0);
     wait_until("the next save", || broker.log().matches("Saving in-memory database to ").count() > 1);
-    wait_until("the value", || crate::support::store::count(&std::fs::read(store(&place)).expect("a store"), "saved once more") == 1);
+    wait_until("the value", || is_stored(&place, "saved once more"));
     kill(broker);
     assert_eq!(retained(&start_snapshot(&place, ""), "state"), "saved once more\n");
 }
@@ -133,12 +137,12 @@ fn at_the_snapshot_level_autosave_on_changes_counts_changes() {
     // Longer than it would take with seconds.
     std::thread::sleep(Duration::from_secs(4));
     kill(broker);
-    assert!(!store(&place).exists(), "two changes are not three");
+    assert!(!is_stored(&place, "value"), "two changes are not three");
     let broker = start_snapshot(&place, more);
     for n in 1..=4 {
         assert_eq!(publish(&broker, "state", &format!("value {n}"), &["-r"]), 0);
     }
-    wait_until("the file", || store(&place).exists());
+    wait_until("a value", || is_stored(&place, "value"));
     kill(broker);
     let found = retained(&start_snapshot(&place, more), "state");
     assert!(found == "value 3\n" || found == "value 4\n", "{found:?}");

@@ -119,3 +119,21 @@ fn what_cannot_be_read_is_said_and_fails() {
     let (code, said, complaint) = db(&["import"], &[&database, &place.path().join("store")]);
     assert!(code == 1 && said.contains("Imported") && complaint.contains("cut off"), "{said}{complaint}");
 }
+
+#[test]
+fn a_broker_at_the_level_snapshot_that_has_saved_nothing_yet_is_noticed() {
+    let (place, folder) = (place(), Folder::new("snapshot"));
+    folder.write("darner.toml", "durability = \"snapshot\"\n");
+    let store = "persistence_file store\n";
+    let mut broker = Broker::start_in(folder, &format!("{}{store}", conf(&place)));
+    broker.wait_for_log(" running");
+    let (database, store) = (place.path().join("mosquitto.db"), place.path().join("store"));
+    for force in [&["import"][..], &["import", "--force"]] {
+        let (code, _, complaint) = db(force, &[&database, &store]);
+        assert!(code == 1 && complaint.contains("a broker is running on") && complaint.contains("Stop it first"), "{complaint}");
+    }
+    broker.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(broker.exit_code(), 0);
+    assert_eq!(db(&["import", "--force"], &[&database, &store]).0, 0);
+    assert!(db(&["dump"], &[&store]).1.contains("2 retained messages"));
+}
