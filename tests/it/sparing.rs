@@ -1,9 +1,13 @@
 //! What reaches the store's file, and when: seen from the kernel.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use darner::broker::Record;
+use darner::broker::message::Message;
 use darner::mqtt::{Ack, Packet, PacketId, Properties, ProtocolVersion, Publish, Qos, ReasonCode};
+use darner::store::{Journal, Level, Options, Store as _};
 use nix::sys::signal::Signal;
 
 use crate::broker::client::{Client, Ended};
@@ -98,8 +102,8 @@ fn count(broker: &Broker, text: &str) -> usize {
 }
 
 /// How often `text` stands in each frame that holds it.
-fn frames_with(broker: &Broker, text: &str) -> Vec<usize> {
-    let file = std::fs::read(store(broker)).expect("a store");
+fn frames_with(store: &Path, text: &str) -> Vec<usize> {
+    let file = std::fs::read(store).expect("a store");
     let holds = |payload: &[u8]| payload.windows(text.len()).filter(|window| *window == text.as_bytes()).count();
     crate::support::store::frames(&file).iter().map(|(_, payload)| holds(payload)).filter(|count| *count > 0).collect()
 }
@@ -123,9 +127,39 @@ fn of_the_values_of_a_retained_topic_that_come_together_the_last_is_written() {
         assert_eq!(answer(&mut client), Ok(0x40));
     }
     assert_eq!(count(&broker, "reading 49"), 1);
-    let values = frames_with(&broker, "reading ");
+    let values = frames_with(&store(&broker), "reading ");
     assert!(values.iter().all(|values| *values == 1), "of a commit the last value: {values:?}");
     assert!(values.len() < 25, "50 values came at once, and not one by one: {values:?}");
+}
+
+#[test]
+fn of_the_values_of_a_retained_topic_in_one_commit_the_last_is_written() {
+    let folder = Folder::new("sparing");
+    let path = folder.path().join("store");
+    let (stored, heard) = std::sync::mpsc::channel();
+    let options =
+        Options { path: path.clone(), level: Level::Process, autosave_interval_secs: 0, autosave_on_changes: false, zero: 0, import: None };
+    let (mut journal, _) = Journal::open(options, Box::new(|_| {}), Box::new(move || stored.send(()).unwrap_or_default()));
+    let value = |n: u64| Message {
+        topic: "meter".into(),
+        payload: format!("reading {n:02}").into_bytes().into(),
+        qos: Qos::AtLeastOnce,
+        retain: true,
+        properties: Properties::new(),
+        expires_at: None,
+        publisher: None,
+    };
+    for count in [50, 60, 61] {
+        let until = journal.progress().stored;
+        (until..count).for_each(|n| journal.append(Record::Retained { message: Arc::new(value(n)) }));
+        journal.commit(true);
+        while journal.progress().stored < count {
+            heard.recv_timeout(std::time::Duration::from_secs(10)).expect("it wakes who waits");
+        }
+    }
+    journal.close();
+    assert_eq!(frames_with(&path, "reading "), [1, 1, 1], "a value for each commit");
+    assert_eq!(["reading 49", "reading 59", "reading 60"].map(|last| frames_with(&path, last)), [[1], [1], [1]]);
 }
 
 #[test]
