@@ -3,9 +3,8 @@
 mod dump;
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufWriter};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,7 +15,7 @@ use crate::conf::Conf;
 use crate::exit_code::ExitCode;
 use crate::store::mosquitto::{self, Exported, Report, Terms};
 use crate::store::offline::{self, Condition, Kind};
-use crate::store::{self, State};
+use crate::store::{self, Place, State};
 
 /// Shows what is kept, takes over what mosquitto kept, and gives it back.
 #[derive(clap::Parser)]
@@ -212,7 +211,6 @@ fn import(database: &Path, store: Option<PathBuf>, force: bool, conf: &Conf) -> 
     }
     let (state, report) = read_database(database, &terms)?;
     offline::create(&store, &state, terms.zero).map_err(|error| cannot("written", &store, &error))?;
-    give_to_owner_of_folder(&store);
     let Report { retained, sessions, subscriptions, queued, expired, own, .. } = report;
     println!(
         "Imported from {} (format version {}), which was left as it was, into {}: {retained} retained messages, {sessions} sessions, \
@@ -240,7 +238,6 @@ fn export(store: Option<PathBuf>, database: &Path, force: bool, conf: &Conf) -> 
     }
     let Contents { state, missing, .. } = read(&store, &terms)?;
     let exported = write_database(database, &state, &terms, force)?;
-    give_to_owner_of_folder(database);
     let Exported { retained, sessions, subscriptions, queued, wills } = exported;
     println!(
         "Exported from {} to {}, for mosquitto 1.6.11 to 2.1: {retained} retained messages, {sessions} sessions, {subscriptions} subscriptions, \
@@ -262,33 +259,6 @@ fn write_database(path: &Path, state: &State, terms: &Terms, force: bool) -> Res
     if path.exists() && !force {
         return Err(format!("{} is there already. --force puts the export in its place.", shown(path)));
     }
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".export");
-    let beside = PathBuf::from(beside);
-    let write = || {
-        match std::fs::remove_file(&beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        let exported = mosquitto::export(state, terms, BufWriter::with_capacity(1 << 20, &file))?;
-        file.sync_all()?;
-        std::fs::rename(&beside, path)?;
-        Ok(exported)
-    };
-    write().map_err(|error| {
-        let _ = std::fs::remove_file(&beside);
-        cannot("written", path, &error)
-    })
-}
-
-/// What root makes in a volume is to be read by the broker, whose the volume is.
-fn give_to_owner_of_folder(path: &Path) {
-    if !nix::unistd::geteuid().is_root() {
-        return;
-    }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if let Ok(owner) = std::fs::metadata(folder) {
-        let _ = File::open(path).and_then(|file| std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid())));
-    }
+    let write = |file: &mut File| mosquitto::export(state, terms, BufWriter::with_capacity(1 << 20, file));
+    Place::of(path).and_then(|place| place.put(".export".as_ref(), write)).map_err(|error| cannot("written", path, &error))
 }

@@ -1,4 +1,5 @@
-//! Files below one open folder. Nothing here follows a symbolic link or leaves that folder, whoever changes the tree meanwhile.
+//! Files below one open folder. Nothing here follows a symbolic link or leaves that folder, whoever changes the tree meanwhile, but for
+//! the ways to a folder that say so.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -82,6 +83,18 @@ impl Base {
         Ok(Self(nix::fcntl::open(path, flags, Mode::empty())?))
     }
 
+    /// A folder below this one. ELOOP when it is a link.
+    pub fn folder(&self, relative: &Path) -> io::Result<Self> {
+        // Of a link by itself openat2 says that it is no folder.
+        Ok(Self(self.entry(&relative.join("."), OFlag::O_PATH | OFlag::O_DIRECTORY)?))
+    }
+
+    /// The folder that a name in this one leads to, through links, or above it: for ways that nobody else can have laid.
+    pub fn folder_through_links(&self, name: &OsStr) -> io::Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        Ok(Self(openat(&self.0, name, flags, Mode::empty())?))
+    }
+
     /// What `relative` is; a link is itself, not what it leads to. ELOOP when a folder above it is a link.
     pub fn facts(&self, relative: &Path) -> io::Result<Facts> {
         Ok(fstat(&self.entry(relative, OFlag::O_PATH)?)?.into())
@@ -113,7 +126,16 @@ impl Base {
 
     /// Opens a regular file to be read, without waiting for whoever is at the other end of a pipe.
     pub fn open_file(&self, relative: &Path) -> io::Result<File> {
-        let entry = self.entry(relative, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
+        self.regular(relative, OFlag::O_RDONLY)
+    }
+
+    /// The same to be read and written.
+    pub fn open_to_write(&self, relative: &Path) -> io::Result<File> {
+        self.regular(relative, OFlag::O_RDWR)
+    }
+
+    fn regular(&self, relative: &Path, flags: OFlag) -> io::Result<File> {
+        let entry = self.entry(relative, flags | OFlag::O_NONBLOCK)?;
         if Facts::from(fstat(&entry)?).kind != Kind::File {
             return Err(Errno::EINVAL.into());
         }
@@ -141,6 +163,23 @@ impl Base {
     pub fn make_folder(&self, relative: &Path, mode: u32) -> io::Result<()> {
         let (parent, name) = self.parent(relative)?;
         Ok(mkdirat(&parent, name, Mode::from_bits_truncate(mode))?)
+    }
+
+    /// Makes an empty file, and opens it to be written to.
+    pub fn make_file(&self, relative: &Path, mode: u32) -> io::Result<File> {
+        let (parent, name) = self.parent(relative)?;
+        Ok(File::from(openat(&parent, name, EXCLUSIVE, Mode::from_bits_truncate(mode))?))
+    }
+
+    /// Gives an entry another name, in the place of what has it.
+    pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let ((parent, name), (new_parent, new_name)) = (self.parent(from)?, self.parent(to)?);
+        Ok(renameat(&parent, name, &new_parent, new_name)?)
+    }
+
+    /// Makes names of this folder last.
+    pub fn sync(&self) {
+        sync(&self.0);
     }
 
     /// Makes a file that is whole or absent: filled without a name, synced, then linked. EEXIST when there is one meanwhile.
@@ -402,6 +441,8 @@ mod tests {
         }
         assert!(base.entry_step_by_step(Path::new("inner/file"), OFlag::O_PATH | OFlag::O_NOFOLLOW).is_ok());
         assert_eq!(base.facts(Path::new("link")).expect("is there").kind, Kind::Link);
+        assert_eq!(base.folder(Path::new("link")).expect_err("a link").raw_os_error(), Some(libc::ELOOP));
+        assert!(base.folder(Path::new("inner")).is_ok() && base.folder(Path::new("inner/file")).is_err());
         let _ = std::fs::remove_dir_all(path);
     }
 

@@ -23,6 +23,7 @@ mod frames;
 mod journal;
 pub mod mosquitto;
 pub mod offline;
+mod place;
 mod rewrite;
 mod squeeze;
 mod takeover;
@@ -35,6 +36,7 @@ pub use crate::broker::State;
 pub use crate::conf::Durability as Level;
 use crate::conf::Persistence;
 pub use journal::Journal;
+pub use place::Place;
 pub use takeover::{Source, database, read_database};
 
 /// Where and how a store keeps things.

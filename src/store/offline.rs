@@ -5,7 +5,8 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use super::frames::{self, Found};
-use super::rewrite::{self, beside};
+use super::place::Place;
+use super::rewrite;
 use super::{State, mosquitto};
 
 /// What a file is, by how it begins.
@@ -31,8 +32,12 @@ pub enum Condition {
 }
 
 pub fn kind(path: &Path) -> io::Result<Kind> {
+    kind_of(&Place::of(path)?.open()?)
+}
+
+fn kind_of(file: &File) -> io::Result<Kind> {
     let mut head = Vec::new();
-    File::open(path)?.take(mosquitto::MAGIC.len() as u64).read_to_end(&mut head)?;
+    file.take(mosquitto::MAGIC.len() as u64).read_to_end(&mut head)?;
     Ok(match head.as_slice() {
         [] => Kind::Empty,
         head if head == mosquitto::MAGIC => Kind::Mosquittos,
@@ -44,7 +49,7 @@ pub fn kind(path: &Path) -> io::Result<Kind> {
 /// Reads a store and changes nothing. `zero`: the time of day at `Time(0)`, in milliseconds since 1970.
 pub fn look(path: &Path, zero: i64) -> io::Result<(State, Condition)> {
     let mut state = State::default();
-    let condition = match frames::read(&mut File::open(path)?, zero, &mut state)? {
+    let condition = match frames::read(&mut Place::of(path)?.open()?, zero, &mut state)? {
         Found::Whole { .. } => Condition::Whole,
         Found::Damaged { at, .. } => Condition::Damaged(at),
         Found::Newer => Condition::Newer,
@@ -59,24 +64,19 @@ pub fn look(path: &Path, zero: i64) -> io::Result<(State, Condition)> {
 
 /// Makes a store of a state, or puts it in the place of one: all of it or nothing.
 pub fn create(path: &Path, state: &State, zero: i64) -> io::Result<()> {
-    match rewrite::write_beside(path, state, zero).and_then(|_| std::fs::rename(beside(path), path)) {
-        Ok(()) => {
-            if let Some(folder) = path.parent() {
-                let _ =
-                    File::open(if folder.as_os_str().is_empty() { Path::new(".") } else { folder }).and_then(|folder| folder.sync_all());
-            }
-            Ok(())
-        }
-        Err(error) => {
-            let _ = std::fs::remove_file(beside(path));
-            // A mount, or a file in a folder that takes no other.
-            let is_there = matches!(kind(path), Ok(Kind::Store | Kind::Empty));
-            if is_there { rewrite::write_in_place(path, state, zero) } else { Err(error) }
-        }
-    }
+    let place = Place::of(path)?;
+    place.put(rewrite::BESIDE.as_ref(), |file| rewrite::write_new(file, state, zero)).or_else(|error| {
+        // A mount, or a file in a folder that takes no other.
+        let file = match place.open_to_write() {
+            Err(other) if other.kind() == io::ErrorKind::Other => return Err(other),
+            Ok(file) if matches!(kind_of(&file), Ok(Kind::Store | Kind::Empty)) => file,
+            _ => return Err(error),
+        };
+        rewrite::write_over(file, state, zero)
+    })
 }
 
 /// A broker has it open.
 pub fn is_in_use(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
+    Place::of(path).and_then(|place| place.open()).is_ok_and(|file| matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock)))
 }

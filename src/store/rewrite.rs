@@ -28,9 +28,11 @@ pub(super) struct Rewrite {
 }
 
 /// Where all is written anew before it takes the file's place.
+pub(super) const BESIDE: &str = ".new";
+
 pub(super) fn beside(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".new");
+    name.push(BESIDE);
     name.into()
 }
 
@@ -74,6 +76,12 @@ fn write_all(state: &State, zero: i64, file: &mut File) -> io::Result<()> {
     file.flush()
 }
 
+/// A whole file, from its beginning.
+pub(super) fn write_new(file: &mut File, state: &State, zero: i64) -> io::Result<()> {
+    file.write_all(&frames::header())?;
+    write_all(state, zero, file)
+}
+
 /// At once.
 pub(super) fn write_beside(path: &Path, state: &State, zero: i64) -> io::Result<File> {
     let beside = beside(path);
@@ -91,7 +99,11 @@ pub(super) fn write_beside(path: &Path, state: &State, zero: i64) -> io::Result<
 /// In a file that cannot be replaced: behind its end first, and over its beginning once that is whole. So a crash at any moment leaves
 /// all of it, in one place or the other.
 pub(super) fn write_in_place(path: &Path, state: &State, zero: i64) -> io::Result<()> {
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    write_over(OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?, state, zero)
+}
+
+/// The same in a file that is open to be read and written.
+pub(super) fn write_over(mut file: File, state: &State, zero: i64) -> io::Result<()> {
     let old = file.metadata()?.len();
     let mut head = [0; HEADER_BYTES as usize];
     if old <= HEADER_BYTES || file.read_exact_at(&mut head, 0).is_ok_and(|()| frames::is_unfinished(&head)) {

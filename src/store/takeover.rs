@@ -1,8 +1,10 @@
 //! A store that begins with what mosquitto kept.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::mosquitto::{self, Damage, Report, Terms, Unreadable};
+use super::place::Place;
 use super::{State, frames};
 use crate::conf::{Conf, Persistence};
 use crate::notice::Notice;
@@ -98,7 +100,9 @@ fn has_nothing_lasting_beside(file: &Path, mountinfo: &str) -> bool {
 
 /// A database by itself, for people.
 pub fn read_database(path: &Path, terms: &Terms) -> std::io::Result<Result<(State, Report), Unreadable>> {
-    Ok(mosquitto::import(&std::fs::read(path)?, terms))
+    let mut bytes = Vec::new();
+    Place::of(path)?.open()?.read_to_end(&mut bytes)?;
+    Ok(mosquitto::import(&bytes, terms))
 }
 
 #[cfg(test)]

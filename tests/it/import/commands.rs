@@ -137,3 +137,88 @@ fn a_broker_at_the_level_snapshot_that_has_saved_nothing_yet_is_noticed() {
     assert_eq!(db(&["import", "--force"], &[&database, &store]).0, 0);
     assert!(db(&["dump"], &[&store]).1.contains("2 retained messages"));
 }
+
+/// As [`place`], of the broker's user, who may have been broken into.
+fn place_of_another() -> Option<Folder> {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can be led astray");
+        return None;
+    }
+    let place = place();
+    nix::unistd::chown(place.path(), Some(1883.into()), Some(1883.into())).expect("ours");
+    Some(place)
+}
+
+#[test]
+fn root_writes_nowhere_else_for_whoever_owns_the_folder() {
+    let Some(place) = place_of_another() else { return };
+    let outside = Folder::new("outside");
+    let (database, store) = (place.path().join("mosquitto.db"), place.path().join("store"));
+    let precious = outside.write("precious", "");
+    // Nothing can be made beside the store, which is therefore written where it is.
+    std::fs::create_dir(place.path().join("store.new")).expect("a folder");
+    (0..200).for_each(|n| drop(place.write(&format!("store.new/{n}"), "")));
+    std::os::unix::fs::symlink(&precious, &store).expect("a link");
+    let (code, _, complaint) = db(&["import", "--force"], &[&database, &store]);
+    assert!(code == 1 && complaint.contains("there is a link"), "{complaint}");
+    std::fs::remove_file(&store).expect("the link");
+    std::fs::hard_link(&precious, &store).expect("another name");
+    let (code, _, complaint) = db(&["import", "--force"], &[&database, &store]);
+    assert!(code == 1 && complaint.contains("it has more than one name"), "{complaint}");
+    assert_eq!(std::fs::read(&precious).expect("a file"), b"");
+    std::fs::remove_file(&store).expect("the other name");
+    place.write("store", "");
+    assert_eq!(db(&["import"], &[&database, &store]).0, 0, "a file that takes no other in its place, as a mount");
+}
+
+#[test]
+fn root_reads_nothing_for_whoever_owns_the_folder_that_he_may_not_read() {
+    let Some(place) = place_of_another() else { return };
+    let outside = Folder::new("outside");
+    let [secret, store, out] = ["secret.db", "store", "out"].map(|name| place.path().join(name));
+    let theirs = outside.write("theirs.db", std::fs::read(place.path().join("mosquitto.db")).expect("the database"));
+    std::os::unix::fs::symlink(&theirs, &secret).expect("a link");
+    for (words, paths) in [(&["dump"][..], &[&secret][..]), (&["import"], &[&secret, &store]), (&["export"], &[&secret, &out])] {
+        let paths: Vec<&Path> = paths.iter().map(|path| path.as_path()).collect();
+        let (code, said, complaint) = db(words, &paths);
+        assert!(
+            code == 1 && said.is_empty() && complaint.contains("there is a link in a folder of another user"),
+            "{words:?}: {complaint}"
+        );
+    }
+    std::fs::remove_file(&secret).expect("the link");
+    std::os::unix::fs::symlink(outside.path(), place.path().join("folder")).expect("a link");
+    let (code, _, complaint) = db(&["import"], &[&place.path().join("folder/theirs.db"), &store]);
+    assert!(code == 1 && complaint.contains("there is a link in a folder of another user"), "{complaint}");
+    std::fs::hard_link(&theirs, &secret).expect("another name");
+    assert_eq!(db(&["import"], &[&secret, &store]).0, 1);
+    std::fs::remove_file(&secret).expect("the other name");
+    nix::unistd::mkfifo(&secret, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let (code, _, complaint) = db(&["dump"], &[&secret]);
+    assert!(code == 1 && complaint.contains("is not a file"), "{complaint}");
+    assert!(!store.exists() && !out.exists());
+    // Links that root laid.
+    std::os::unix::fs::symlink("theirs.db", outside.path().join("link")).expect("a link");
+    std::os::unix::fs::symlink(place.path(), outside.path().join("way")).expect("a link");
+    for path in ["link", "way/mosquitto.db"] {
+        assert_eq!(db(&["dump"], &[&outside.path().join(path)]).0, 0, "{path}");
+    }
+}
+
+#[test]
+fn what_root_makes_has_its_owner_before_it_has_its_name() {
+    let Some(place) = place_of_another() else { return };
+    let [database, store, out] = ["mosquitto.db", "store", "out"].map(|name| place.path().join(name));
+    for (word, from, to) in [("import", &database, &store), ("export", &store, &out)] {
+        let trace = place.path().join("trace");
+        let calls = ["-f", "-y", "-e", "trace=openat,openat2,fchown,fchownat,chown,rename,renameat,renameat2", "-o"];
+        let mut strace = Command::new("strace");
+        let (code, _, complaint) = run(strace.args(calls).arg(&trace).arg(darner()).args(["db", word]).args([from, to]));
+        assert_eq!(code, 0, "{complaint}");
+        let text = std::fs::read_to_string(&trace).expect("a trace");
+        let named = text.split_once("rename").expect("it takes its place");
+        assert!(named.0.contains("chown(") && !named.1.contains("chown"), "whose name that is meanwhile nobody knows: {text}");
+        let owner = std::fs::metadata(to).map(|facts| (std::os::unix::fs::MetadataExt::uid(&facts), facts.permissions().mode() & 0o777));
+        assert_eq!(owner.expect("a file"), (1883, 0o600));
+    }
+}
