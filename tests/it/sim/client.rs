@@ -142,6 +142,12 @@ impl Client {
         self.retained.clear();
     }
 
+    /// Whether it heard that or not: of the old session nothing is owed, and its Packet Identifiers mean other messages from now on.
+    pub fn told_of_new_session(&mut self) {
+        self.subscriptions.clear();
+        self.unreleased.clear();
+    }
+
     pub fn connect(&mut self, link: u32, wish: Wish) {
         let clean = wish.clean || self.must_clean || std::mem::take(&mut self.is_undone);
         if clean {

@@ -124,7 +124,7 @@ impl Run {
                 if !connack.session_present
                     && let Some(client) = self.world.links.get(&link).map(|link| link.client)
                 {
-                    self.clients[client].subscriptions.clear();
+                    self.clients[client].told_of_new_session();
                     self.session_began.insert(client, self.ledger.step);
                     for number in self.clients[client].released() {
                         self.ledger.messages[number].is_void = true;
