@@ -32,9 +32,10 @@ const NAMES_BYTES_MAX: usize = 4 << 20;
 /// own.
 #[derive(Debug, Clone)]
 pub enum RouterOrder {
-    /// A session wants a link.
+    /// A session wants a link. What its client says comes after what it said in its last session, which may have had another number.
     Join {
         session: u32,
+        client: u64,
     },
     Leave {
         session: u32,
@@ -249,9 +250,10 @@ impl Broker {
     }
 
     pub(super) fn join_router(&mut self, session: u32, out: &mut Outbox) {
+        let client = self.client_hash(session);
         let Some(ledger) = &mut self.outside else { return };
         if ledger.linked.len() < LINKS_MAX && ledger.linked.insert(session) {
-            out.effects.push(Effect::Route(RouterOrder::Join { session }));
+            out.effects.push(Effect::Route(RouterOrder::Join { session, client }));
         }
     }
 

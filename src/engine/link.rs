@@ -50,7 +50,7 @@ pub(super) struct Link {
     pub(super) name: u32,
     tx: Option<LinkTx>,
     phase: Phase,
-    /// The link of the session before, which may have something to say first: often it is the same client's.
+    /// The link of the client's session before, which may have something to say first `[MQTT-4.6.0-5]`.
     pub(super) after: Option<LinkId>,
     pub(super) pending: VecDeque<Order>,
     /// Subscriptions of the batch under way.

@@ -38,9 +38,10 @@ pub struct Joined {
 /// The shard's side of the router.
 pub struct Router {
     links: BTreeMap<LinkId, Link>,
-    by_session: BTreeMap<u32, LinkId>,
-    /// The last link that began to leave.
-    leaving: BTreeMap<u32, LinkId>,
+    /// With the client that has it.
+    by_session: BTreeMap<u32, (LinkId, u64)>,
+    /// Of each client the last link that began to leave.
+    leaving: BTreeMap<u64, LinkId>,
     next_link: u64,
     /// Names of links that have left; the router remembers each name for ever.
     names: Vec<u32>,
@@ -128,18 +129,18 @@ impl Router {
 
     pub fn order(&mut self, order: RouterOrder) {
         match order {
-            RouterOrder::Join { session } => {
+            RouterOrder::Join { session, client } => {
                 let id = self.make_link();
-                self.by_session.insert(session, id);
+                self.by_session.insert(session, (id, client));
                 if let Some(link) = self.links.get_mut(&id) {
-                    link.after = self.leaving.get(&session).copied();
+                    link.after = self.leaving.get(&client).copied();
                 }
             }
             RouterOrder::Leave { session } => {
-                let Some(id) = self.by_session.remove(&session) else { return };
+                let Some((id, client)) = self.by_session.remove(&session) else { return };
                 if let Some(link) = self.links.get_mut(&id) {
                     link.leave();
-                    self.leaving.insert(session, id);
+                    self.leaving.insert(client, id);
                 }
             }
             RouterOrder::Subscribe { session, number, filter } => {
@@ -153,7 +154,7 @@ impl Router {
     }
 
     fn give(&mut self, session: Option<u32>, order: Order) {
-        let id = session.and_then(|session| self.by_session.get(&session)).copied().unwrap_or(OWN);
+        let id = session.and_then(|session| self.by_session.get(&session)).map_or(OWN, |(id, _)| *id);
         if let Some(link) = self.links.get_mut(&id) {
             link.pending.push_back(order);
             link.pump();
@@ -325,7 +326,7 @@ mod tests {
     fn a_message_comes_back_for_each_subscription_in_order() {
         let mut rig = Rig::new();
         for session in 0..2 {
-            rig.router.order(RouterOrder::Join { session });
+            rig.router.order(RouterOrder::Join { session, client: u64::from(session) });
             rig.join();
             rig.router.order(RouterOrder::Subscribe { session, number: session + 1, filter: "#".into() });
         }
@@ -346,9 +347,39 @@ mod tests {
     }
 
     #[test]
+    fn what_a_client_says_in_its_next_session_comes_after_what_it_said_in_its_last() {
+        let mut rig = Rig::new();
+        rig.router.order(RouterOrder::Join { session: 0, client: 1 });
+        rig.join();
+        rig.router.order(RouterOrder::Subscribe { session: 0, number: 1, filter: "#".into() });
+        assert!(rig.hear_until(|rig| rig.answers.len() == 1), "it is subscribed");
+        rig.router.order(RouterOrder::Join { session: 1, client: 2 });
+        rig.join();
+        // More than one batch.
+        let say = |rig: &mut Rig, session, serial| {
+            let message = message("x");
+            rig.router.order(RouterOrder::Publish { from: Some(session), client: 2, serial, message });
+        };
+        (0..600).for_each(|serial| say(&mut rig, 1, serial));
+        rig.router.order(RouterOrder::Leave { session: 1 });
+        // The number of its session goes to another, and it comes back with a new one.
+        for (session, client) in [(1, 3), (2, 2)] {
+            rig.router.order(RouterOrder::Join { session, client });
+            rig.join();
+        }
+        say(&mut rig, 2, 600);
+        assert!(rig.hear_until(|rig| rig.answers.len() == 602));
+        let serials = rig.answers.iter().filter_map(|answer| match answer {
+            RouterAnswer::Message { serial, .. } => Some(*serial),
+            RouterAnswer::Subscribed { .. } => None,
+        });
+        assert!(serials.eq(0..=600));
+    }
+
+    #[test]
     fn a_router_that_answers_nudges_only_makes_no_progress() {
         let mut rig = Rig::new();
-        rig.router.order(RouterOrder::Join { session: 0 });
+        rig.router.order(RouterOrder::Join { session: 0, client: 1 });
         rig.join();
         rig.router.order(RouterOrder::Subscribe { session: 0, number: 1, filter: "a".into() });
         assert!(rig.hear_until(|rig| rig.answers.len() == 1), "it is subscribed");
@@ -383,7 +414,7 @@ mod tests {
             "\u{fc}/#", "+/+/+",
         ];
         let mut rig = Rig::new();
-        rig.router.order(RouterOrder::Join { session: 0 });
+        rig.router.order(RouterOrder::Join { session: 0, client: 1 });
         rig.join();
         for (number, filter) in (1..).zip(filters) {
             rig.router.order(RouterOrder::Subscribe { session: 0, number, filter: filter.into() });
@@ -423,7 +454,7 @@ mod tests {
     fn a_name_is_used_again() {
         let mut rig = Rig::new();
         for round in 0..20 {
-            rig.router.order(RouterOrder::Join { session: 7 });
+            rig.router.order(RouterOrder::Join { session: 7, client: 1 });
             rig.join();
             rig.router.order(RouterOrder::Publish { from: Some(7), client: 1, serial: round, message: message("a goodbye") });
             rig.router.order(RouterOrder::Leave { session: 7 });
@@ -435,7 +466,7 @@ mod tests {
     #[test]
     fn a_router_that_is_dead_is_found_out() {
         let mut rig = Rig::new();
-        rig.router.order(RouterOrder::Join { session: 1 });
+        rig.router.order(RouterOrder::Join { session: 1, client: 1 });
         rig.join();
         rig.router.order(RouterOrder::Leave { session: 1 });
         // The very thing that links take care not to do: what they say last is that they are ready.
@@ -446,7 +477,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(1));
         }
         assert!(!rig.hear_until(|_| false), "the broker's own link is closed");
-        rig.router.order(RouterOrder::Join { session: 2 });
+        rig.router.order(RouterOrder::Join { session: 2, client: 2 });
         let joined = rig.joined.recv_timeout(Duration::from_secs(10)).expect("an answer");
         assert!(rig.router.joined(joined).is_none());
     }

@@ -39,7 +39,7 @@ struct Router {
 impl Router {
     fn order(&mut self, order: &RouterOrder) -> Vec<RouterAnswer> {
         match order {
-            RouterOrder::Join { session } => assert!(self.joined.insert(*session), "{session} joins twice"),
+            RouterOrder::Join { session, .. } => assert!(self.joined.insert(*session), "{session} joins twice"),
             RouterOrder::Leave { session } => {
                 assert!(self.joined.remove(session), "{session} leaves twice");
                 assert!(!self.subscriptions.iter().any(|(of, ..)| of == session), "{session} leaves with subscriptions");

@@ -68,7 +68,8 @@ impl Profile {
     pub fn with(self, engine: Engine) -> Self {
         match engine {
             Engine::Core => self,
-            Engine::Rumqttd => Self { engine, shards: 1, fail_every: None, mail_one_in: 1, ..self },
+            // Its mailboxes are the router's, which may be slow.
+            Engine::Rumqttd => Self { engine, shards: 1, fail_every: None, mail_one_in: 4 * self.mail_one_in, ..self },
         }
     }
 

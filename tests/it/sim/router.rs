@@ -1,21 +1,22 @@
-//! A router outside of the machine, as slow and as out of step with itself as rumqttd's may be: every session is heard in its own time,
-//! after those that had its number before, and so is every subscription.
+//! A router outside of the machine, as slow and as out of step with itself as rumqttd's may be: every client is heard in its own time,
+//! whatever number its session has, and so is every subscription.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use darner::broker::{RouterAnswer, RouterOrder};
 use darner::mqtt::topic_filter;
 
 use crate::support::random::Random;
 
-/// The broker's own.
-const OWN: u32 = u32::MAX;
+/// No client: the broker's own.
+const OWN: u64 = 0;
 
 #[derive(Default)]
 pub struct Router {
-    joined: BTreeSet<u32>,
-    /// What each session has said and the router has not heard.
-    said: BTreeMap<u32, VecDeque<RouterOrder>>,
+    /// Session → client.
+    joined: BTreeMap<u32, u64>,
+    /// What each client has said and the router has not heard.
+    said: BTreeMap<u64, VecDeque<RouterOrder>>,
     /// By number.
     subscriptions: BTreeMap<u32, Box<str>>,
     /// What each subscription is sent, by number; confirmations have a queue of their own, with the number 0.
@@ -27,19 +28,19 @@ pub struct Router {
 impl Router {
     pub fn order(&mut self, order: RouterOrder) {
         let session = match &order {
-            RouterOrder::Join { session } => {
-                assert!(self.joined.insert(*session), "{session} joins twice");
+            RouterOrder::Join { session, client } => {
+                assert!(self.joined.insert(*session, *client).is_none(), "{session} joins twice");
                 return;
             }
             RouterOrder::Leave { session } => {
-                assert!(self.joined.remove(session), "{session} leaves twice");
+                assert!(self.joined.remove(session).is_some(), "{session} leaves twice");
                 return;
             }
             RouterOrder::Subscribe { session, .. } | RouterOrder::Unsubscribe { session, .. } => Some(*session),
             RouterOrder::Publish { from, .. } => *from,
         };
-        assert!(session.is_none_or(|session| self.joined.contains(&session)), "a session that has joined");
-        self.said.entry(session.unwrap_or(OWN)).or_default().push_back(order);
+        let client = session.map_or(OWN, |session| *self.joined.get(&session).expect("a session that has joined"));
+        self.said.entry(client).or_default().push_back(order);
     }
 
     pub fn committed(&mut self) {
