@@ -15,8 +15,12 @@ use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat, futimens, mkdirat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, fsync, linkat, unlinkat};
 
-/// Somebody may have filled a folder to keep us busy.
+/// Somebody may have filled a tree to keep us busy: no call removes more entries than this, wherever they are in it.
 const REMOVED_MAX: usize = 100;
+
+/// The permission bits of a file that stays with root whatever it is called and wherever it is moved to. The sticky bit means nothing
+/// on a regular file, and whoever does not own the file can neither set nor take it.
+pub const KEPT_MODE: u32 = 0o1600;
 
 /// A folder that everything else is relative to.
 #[derive(Debug)]
@@ -73,6 +77,18 @@ impl From<FileStat> for Facts {
             device: stat.st_dev as u64,
             bytes: stat.st_size as u64,
         }
+    }
+}
+
+impl Facts {
+    /// Whether it is root's and marked to stay so: see [`KEPT_MODE`].
+    pub fn is_kept(&self) -> bool {
+        self.kind == Kind::File && self.uid == 0 && self.mode == KEPT_MODE
+    }
+
+    /// The same of a file that is open.
+    pub fn is_file_kept(file: &File) -> io::Result<bool> {
+        Ok(Self::from(fstat(file)?).is_kept())
     }
 }
 
@@ -142,8 +158,13 @@ impl Base {
         Ok(File::from(entry))
     }
 
-    /// Removes an entry with what is below it: links themselves, and of a folder at most [`REMOVED_MAX`] entries.
+    /// Removes an entry with what is below it: links themselves, and at most [`REMOVED_MAX`] entries. ENOTEMPTY when there are more.
     pub fn remove(&self, relative: &Path) -> io::Result<()> {
+        self.remove_within(relative, &mut { REMOVED_MAX })
+    }
+
+    fn remove_within(&self, relative: &Path, budget: &mut usize) -> io::Result<()> {
+        *budget = budget.checked_sub(1).ok_or(Errno::ENOTEMPTY)?;
         let (parent, name) = self.parent(relative)?;
         if Facts::from(fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?).kind != Kind::Folder {
             return Ok(unlinkat(&parent, name, UnlinkatFlags::NoRemoveDir)?);
@@ -151,10 +172,10 @@ impl Base {
         let mut names = Vec::new();
         self.for_each(relative, |name, _| {
             names.push(name.to_owned());
-            if names.len() < REMOVED_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            if names.len() < *budget { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         for name in names {
-            self.remove(&relative.join(name))?;
+            self.remove_within(&relative.join(name), budget)?;
         }
         Ok(unlinkat(&parent, name, UnlinkatFlags::RemoveDir)?)
     }
@@ -424,6 +445,38 @@ mod tests {
         for path in [path, outside] {
             let _ = std::fs::remove_dir_all(path);
         }
+    }
+
+    #[test]
+    fn one_call_removes_no_more_than_its_number_however_deep_they_lie() {
+        let path = folder("many");
+        let mut deep = path.join("tree");
+        for level in 0..9 {
+            deep.push(level.to_string());
+            std::fs::create_dir_all(&deep).expect("folders");
+            (0..30).for_each(|file| std::fs::write(deep.join(format!("f{file}")), "").expect("a file"));
+        }
+        let count = || {
+            fn below(folder: &Path) -> usize {
+                let entries = std::fs::read_dir(folder).expect("lists").flatten();
+                entries.map(|entry| 1 + if entry.path().is_dir() { below(&entry.path()) } else { 0 }).sum()
+            }
+            below(&path)
+        };
+        let base = Base::open(&path).expect("opens");
+        let mut before = count();
+        for call in 1.. {
+            let result = base.remove(Path::new("tree"));
+            let after = count();
+            assert!(before - after <= REMOVED_MAX, "{before} {after}");
+            if result.is_ok() {
+                break;
+            }
+            assert!(call < 100 && after < before, "no end: {result:?}");
+            before = after;
+        }
+        assert!(!path.join("tree").exists());
+        let _ = std::fs::remove_dir_all(path);
     }
 
     #[test]
