@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::apply::{Repair, absolute};
 use super::observation::{Found, as_allowed, observe};
 use crate::conf::Listener;
-use crate::os::beneath::NewFile;
+use crate::os::beneath::{KEPT_MODE, NewFile};
 use crate::tls::self_made::{self, AUTHORITY, Pem, Period, Unmade};
 
 /// 2026-11-23: a clock that says less (a board without a battery, before the network is there) is not believed.
@@ -130,7 +130,9 @@ impl Repair<'_> {
             return Ok(key);
         }
         let key = self_made::key()?;
-        parts.push(Part { path: path.to_owned(), text: key.clone(), mode: KEY_MODE, is_private });
+        // Without another owner to keep it from, the mark would only be in the way.
+        let mode = if is_private && self.request.owner.is_some() { KEPT_MODE } else { KEY_MODE };
+        parts.push(Part { path: path.to_owned(), text: key.clone(), mode, is_private });
         Ok(key)
     }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::apply::{Repair, errno};
 use super::failure::Failed;
 use super::observation::as_allowed;
-use crate::os::beneath::{Facts, Kind};
+use crate::os::beneath::{Facts, KEPT_MODE, Kind};
 
 /// What to do with one entry. Pure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,8 @@ fn judge(facts: &Facts, owner: (u32, u32)) -> Verdict {
     match facts.kind {
         _ if (facts.uid, facts.gid) == owner => Verdict::Leave,
         Kind::Link | Kind::Special => Verdict::Leave,
+        // Whatever the broker, who may rename what is in its folder, calls it by now.
+        Kind::File if facts.is_kept() => Verdict::Leave,
         Kind::File if facts.links > 1 && facts.uid != owner.0 => Verdict::TellHardLink,
         Kind::File | Kind::Folder => Verdict::Change,
     }
@@ -111,11 +113,22 @@ impl Repair<'_> {
         entries.into_inner()
     }
 
+    /// Marks a key that was restored from a backup, or made by an earlier version, as root's.
+    fn keep(&mut self, relative: &Path, whole: &Path) {
+        let Some(base) = self.anchor.root().filter(|_| !self.request.dry_run) else { return };
+        let is_unmarked = |facts: &Facts| facts.uid == 0 && facts.links == 1 && !facts.is_kept();
+        let changed = base.change_mode(relative, KEPT_MODE, is_unmarked).unwrap_or(false);
+        // Some filesystems keep no modes; they keep no owners either.
+        if changed && base.facts(relative).is_ok_and(|facts| facts.is_kept()) {
+            self.did(format!("mode of '{}' changed to {KEPT_MODE:04o}: it stays root's", whole.display()));
+        }
+    }
+
     fn mend_owner(&mut self, relative: &Path, facts: &Facts, owner: (u32, u32)) {
         let whole = if relative.as_os_str().is_empty() { self.request.root.clone() } else { self.request.root.join(relative) };
-        // Who breaks into the broker does not get to sign certificates.
+        // Who breaks into the broker does not get the authority's key.
         if facts.uid == 0 && self.authority_keys.contains(&whole) {
-            return;
+            return self.keep(relative, &whole);
         }
         match judge(facts, owner) {
             Verdict::Leave => return,
@@ -150,5 +163,7 @@ mod tests {
         assert_eq!(judge(&Facts { kind: Kind::Folder, links: 9, ..file }, owner), Verdict::Change);
         assert_eq!(judge(&Facts { kind: Kind::Link, ..file }, owner), Verdict::Leave);
         assert_eq!(judge(&Facts { kind: Kind::Special, ..file }, owner), Verdict::Leave);
+        assert_eq!(judge(&Facts { mode: KEPT_MODE, ..file }, owner), Verdict::Leave, "marked to stay root's");
+        assert_eq!(judge(&Facts { mode: KEPT_MODE, uid: 5, ..file }, owner), Verdict::Change, "not root's");
     }
 }

@@ -87,3 +87,25 @@ fn it_is_renewed_while_the_broker_runs_and_who_trusts_its_authority_goes_on() {
         assert_eq!(plain.log().matches("by the same authority as before").count(), 1, "{}", plain.log());
     }
 }
+
+#[test]
+fn who_writes_the_configuration_does_not_get_the_authority_s_key_at_a_reload() {
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("skipped: a key that is not the broker's needs root");
+    }
+    let port = free_port();
+    let plain = Plain::start(port, "reload");
+    let first = plain.folder.path().join("first-ca.crt");
+    plain.wait_for("certificates", |plain| !plain.read("server.crt").is_empty());
+    std::fs::write(&first, plain.read("ca.crt")).expect("a copy");
+    plain.wait_for("the certificate", |_| served_days(port, &first).is_some());
+    let config = plain.folder.path().join("run/config");
+    // As it is where the broker has another user.
+    assert_eq!(run(Command::new("chmod").arg("1600").arg(config.join("darner-ca.key"))).0, 0);
+    let text = plain.read("mosquitto.conf").replace("server.crt", "ca.crt").replace("server.key", "darner-ca.key");
+    plain.folder.write("run/config/mosquitto.conf", text);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(plain.child.id() as i32), nix::sys::signal::Signal::SIGHUP).expect("it runs");
+    plain.wait_for("the refusal", |plain| plain.log().contains("Reload refused"));
+    assert!(plain.log().contains("darner-ca.key") && plain.log().contains("Permission denied"), "{}", plain.log());
+    assert!(served_days(port, &first).is_some(), "{}", plain.log());
+}

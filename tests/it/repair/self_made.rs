@@ -6,7 +6,7 @@ use std::process::Command;
 use darner::tls::leaf::Leaf;
 use darner::tls::self_made::{self, AUTHORITY, Pem, Period};
 
-use super::{Volume, has, is_root, mode_of, owner_of};
+use super::{Volume, has, is_root, mode_of, owner_of, without_root};
 use crate::support::process::{darner, run};
 
 const TLS: &str = "listener 8883\ncafile {root}/config/ca.crt\ncertfile {root}/config/server.crt\nkeyfile {root}/config/server.key\n";
@@ -93,13 +93,50 @@ fn the_authority_s_key_stays_in_the_volume_and_is_root_s_alone() {
     let volume = Volume::with_conf(TLS);
     let (_, out) = volume.repair(&[]);
     let key = volume.at("config/darner-ca.key");
-    assert_eq!(mode_of(&key), 0o600, "{out}");
+    assert_eq!(mode_of(&key), if is_root() { 0o1600 } else { 0o600 }, "{out}");
     has(&out, &format!("keep '{}' to yourself", key.display()));
     volume.repair(&["--full"]);
     if is_root() {
         assert_eq!((owner_of(&key), owner_of(&volume.at("config/server.key"))), ((0, 0), super::OWNER));
     }
     assert!(self_made::own_authority(read(&volume, "ca.crt").as_bytes(), read(&volume, "darner-ca.key").as_bytes()).is_some());
+}
+
+#[test]
+fn the_authority_s_key_stays_root_s_by_whatever_name_and_no_configuration_gets_it() {
+    if without_root("a key that is not the broker's") {
+        return;
+    }
+    let volume = Volume::with_conf(TLS);
+    volume.repair(&[]);
+    let (key, moved) = (volume.at("config/darner-ca.key"), volume.at("config/other.key"));
+    // What somebody can do who broke into the broker: the folder is its own.
+    std::fs::rename(&key, &moved).expect("it was there");
+    volume.repair(&["--full"]);
+    assert_eq!((owner_of(&moved), mode_of(&moved)), ((0, 0), 0o1600));
+    let conf = volume.at("config/mosquitto.conf");
+    std::os::unix::fs::symlink(&moved, volume.at("config/link.key")).expect("a link");
+    for name in ["other.key", "link.key"] {
+        volume.put(
+            "config/mosquitto.conf",
+            &TLS.replace("server.crt", "ca.crt").replace("server.key", name).replace("{root}", &volume.at("").display().to_string()),
+        );
+        let (code, out, err) = run(Command::new(darner()).args(["check", "-c"]).arg(&conf));
+        assert!(code != 0 && (out.clone() + &err).contains("Permission denied"), "{name}: {code} {out}{err}");
+        let (code, out, err) = run(Command::new("chmod").arg("0600").arg(&moved));
+        assert_eq!(code, 0, "{out}{err}");
+        assert_eq!(run(Command::new(darner()).args(["check", "-c"]).arg(&conf)).0, 0, "only the mark was in the way");
+        assert_eq!(run(Command::new("chmod").arg("1600").arg(&moved)).0, 0);
+    }
+
+    // From a backup that knows no such bits.
+    volume.put("config/mosquitto.conf", &TLS.replace("{root}", &volume.at("").display().to_string()));
+    std::fs::rename(&moved, &key).expect("it was there");
+    assert_eq!(run(Command::new("chmod").arg("0600").arg(&key)).0, 0);
+    let (_, out) = volume.repair(&[]);
+    has(&out, &format!("mode of '{}' changed to 1600: it stays root's", key.display()));
+    assert_eq!((owner_of(&key), mode_of(&key)), ((0, 0), 0o1600));
+    assert_eq!(volume.repair(&[]).1.lines().count(), 2);
 }
 
 #[test]
