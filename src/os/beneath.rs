@@ -18,10 +18,6 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, fsync, linkat, unli
 /// Somebody may have filled a tree to keep us busy: no call removes more entries than this, wherever they are in it.
 const REMOVED_MAX: usize = 100;
 
-/// The permission bits of a file that stays with root whatever it is called and wherever it is moved to. The sticky bit means nothing
-/// on a regular file, and whoever does not own the file can neither set nor take it.
-pub const KEPT_MODE: u32 = 0o1600;
-
 /// A folder that everything else is relative to.
 #[derive(Debug)]
 pub struct Base(OwnedFd);
@@ -77,18 +73,6 @@ impl From<FileStat> for Facts {
             device: stat.st_dev as u64,
             bytes: stat.st_size as u64,
         }
-    }
-}
-
-impl Facts {
-    /// Whether it is root's and marked to stay so: see [`KEPT_MODE`].
-    pub fn is_kept(&self) -> bool {
-        self.kind == Kind::File && self.uid == 0 && self.mode == KEPT_MODE
-    }
-
-    /// The same of a file that is open.
-    pub fn is_file_kept(file: &File) -> io::Result<bool> {
-        Ok(Self::from(fstat(file)?).is_kept())
     }
 }
 

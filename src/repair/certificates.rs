@@ -8,7 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::apply::{Repair, absolute};
 use super::observation::{Found, as_allowed, observe};
 use crate::conf::Listener;
-use crate::os::beneath::{KEPT_MODE, NewFile};
+use crate::conf::files::KEPT_MODE;
+use crate::os::beneath::NewFile;
 use crate::tls::self_made::{self, AUTHORITY, Pem, Period, Unmade};
 
 /// 2026-11-23: a clock that says less (a board without a battery, before the network is there) is not believed.

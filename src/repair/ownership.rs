@@ -7,7 +7,8 @@ use std::time::Instant;
 use super::apply::{Repair, errno};
 use super::failure::Failed;
 use super::observation::as_allowed;
-use crate::os::beneath::{Facts, KEPT_MODE, Kind};
+use crate::conf::files::{self, KEPT_MODE};
+use crate::os::beneath::{Facts, Kind};
 
 /// What to do with one entry. Pure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,12 +19,17 @@ enum Verdict {
     TellHardLink,
 }
 
+/// Whether it is root's and marked to stay so: see [`KEPT_MODE`].
+fn is_kept(facts: &Facts) -> bool {
+    facts.kind == Kind::File && files::is_kept(facts.uid, facts.mode)
+}
+
 fn judge(facts: &Facts, owner: (u32, u32)) -> Verdict {
     match facts.kind {
         _ if (facts.uid, facts.gid) == owner => Verdict::Leave,
         Kind::Link | Kind::Special => Verdict::Leave,
         // Whatever the broker, who may rename what is in its folder, calls it by now.
-        Kind::File if facts.is_kept() => Verdict::Leave,
+        Kind::File if is_kept(facts) => Verdict::Leave,
         Kind::File if facts.links > 1 && facts.uid != owner.0 => Verdict::TellHardLink,
         Kind::File | Kind::Folder => Verdict::Change,
     }
@@ -116,10 +122,10 @@ impl Repair<'_> {
     /// Marks a key that was restored from a backup, or made by an earlier version, as root's.
     fn keep(&mut self, relative: &Path, whole: &Path) {
         let Some(base) = self.anchor.root().filter(|_| !self.request.dry_run) else { return };
-        let is_unmarked = |facts: &Facts| facts.uid == 0 && facts.links == 1 && !facts.is_kept();
+        let is_unmarked = |facts: &Facts| facts.uid == 0 && facts.links == 1 && !is_kept(facts);
         let changed = base.change_mode(relative, KEPT_MODE, is_unmarked).unwrap_or(false);
         // Some filesystems keep no modes; they keep no owners either.
-        if changed && base.facts(relative).is_ok_and(|facts| facts.is_kept()) {
+        if changed && base.facts(relative).is_ok_and(|facts| is_kept(&facts)) {
             self.did(format!("mode of '{}' changed to {KEPT_MODE:04o}: it stays root's", whole.display()));
         }
     }
