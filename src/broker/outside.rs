@@ -244,6 +244,13 @@ impl Broker {
         self.outside.as_ref().is_some_and(Ledger::is_behind)
     }
 
+    /// Nothing is out there, and the router serves every subscription that it was told of.
+    #[cfg(debug_assertions)]
+    pub fn router_is_idle(&self) -> bool {
+        let is_idle = |ledger: &Ledger| ledger.outstanding == 0 && ledger.routed.values().all(|routed| routed.since.is_some());
+        self.outside.as_ref().is_none_or(is_idle)
+    }
+
     /// Bytes that were handed to the router and must still come back.
     pub fn router_outstanding(&self) -> u64 {
         self.outside.as_ref().map_or(0, |ledger| ledger.outstanding)

@@ -224,6 +224,7 @@ impl Driver {
     }
 
     fn after(&mut self, id: ConnectionId, incoming: &Incoming) -> Next {
+        let waits_for_router = self.waits_for_router();
         let Some(connection) = self.connections.get_mut(id) else { return Next::End };
         match &connection.authenticating {
             Some(waiting) => Next::Paused(Rc::clone(waiting)),
@@ -232,11 +233,7 @@ impl Driver {
             }
             None if connection.outgoing.len() > HOLD_BYTES => Next::Held,
             None if self.keeping.is_behind() => Next::Behind(Rc::clone(&self.keeping.went_on)),
-            None if self.broker.router_is_behind()
-                && let Some(outside) = &self.outside =>
-            {
-                Next::Behind(Rc::clone(&outside.came_back))
-            }
+            None if waits_for_router && let Some(outside) = &self.outside => Next::Behind(Rc::clone(&outside.came_back)),
             None if incoming.interrupted => Next::Rest,
             None if incoming.end.is_some() => {
                 self.perform();
@@ -277,7 +274,7 @@ impl Driver {
                 incoming.interrupted = true;
                 return used;
             }
-            if self.broker.router_is_behind() {
+            if self.waits_for_router() {
                 incoming.interrupted = true;
                 return used;
             }

@@ -25,6 +25,10 @@ impl Outside {
 
 impl Driver {
     pub(super) fn route(&mut self, _: RouterOrder) {}
+
+    pub(super) fn waits_for_router(&self) -> bool {
+        false
+    }
 }
 
 pub(super) async fn serve(_: Shard, _: UnboundedReceiver<Joined>) {}

@@ -406,11 +406,12 @@ fn every_link_of_the_image_is_a_command() {
     complain("a link in the image that the binary does not answer to", &wrong);
 }
 
-/// Variables between darner's own processes, systemd's service protocols, the one that every program has, and one of debug builds only.
+/// Variables between darner's own processes, systemd's service protocols, the one that every program has, and those of debug builds only.
 const NOT_FOR_USERS: &[&str] = &[
     "DARNER_ACME_CHALLENGES",
     "DARNER_CONTROL_FD",
     "DARNER_TEST_BARE_TOPICS",
+    "DARNER_TEST_ROUTER_AWAITED",
     "LISTEN_FDNAMES",
     "NOTIFY_SOCKET",
     "PATH",
