@@ -137,4 +137,3 @@ pub fn run<E: Engine>() {
     // As kill -9 leaves it.
     std::process::abort();
 }
-

@@ -5,14 +5,14 @@ use std::path::Path;
 use darner::broker::record::Record;
 use stores::{Change, Engine};
 
-struct Fjall(fjall::Keyspace, fjall::PartitionHandle);
+struct Fjall(fjall::Database, fjall::Keyspace);
 
 impl Engine for Fjall {
     fn open(folder: &Path) -> Result<Self, String> {
         let open = || -> fjall::Result<Self> {
-            let keyspace = fjall::Config::new(folder.join("fjall")).cache_size(8 << 20).open()?;
-            let partition = keyspace.open_partition("records", fjall::PartitionCreateOptions::default())?;
-            Ok(Self(keyspace, partition))
+            let database = fjall::Database::builder(folder.join("fjall")).cache_size(8 << 20).open()?;
+            let keyspace = database.keyspace("records", fjall::KeyspaceCreateOptions::default)?;
+            Ok(Self(database, keyspace))
         };
         open().map_err(|error| error.to_string())
     }
@@ -31,7 +31,7 @@ impl Engine for Fjall {
     fn read(&mut self) -> Result<Vec<Record>, String> {
         let mut records = Vec::new();
         for entry in self.1.iter() {
-            let (_, value) = entry.map_err(|error| error.to_string())?;
+            let value = entry.value().map_err(|error| error.to_string())?;
             records.extend(postcard::from_bytes::<Record>(&value));
         }
         Ok(records)

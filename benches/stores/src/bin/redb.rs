@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use darner::broker::record::Record;
-use redb::ReadableTable as _;
+use redb::{ReadableDatabase as _, ReadableTable as _};
 use stores::{Change, Engine};
 
 #[derive(Debug)]
@@ -17,18 +17,16 @@ impl redb::StorageBackend for Unflushed {
         Ok(self.0.lock().expect("one thread").metadata()?.len())
     }
 
-    fn read(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         use std::os::unix::fs::FileExt as _;
-        let mut bytes = vec![0; len];
-        self.0.lock().expect("one thread").read_exact_at(&mut bytes, offset)?;
-        Ok(bytes)
+        self.0.lock().expect("one thread").read_exact_at(out, offset)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.lock().expect("one thread").set_len(len)
     }
 
-    fn sync_data(&self, _eventual: bool) -> io::Result<()> {
+    fn sync_data(&self) -> io::Result<()> {
         Ok(())
     }
 
