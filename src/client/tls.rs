@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -16,6 +16,7 @@ use rustls::{CertificateError, ClientConfig, ClientConnection, DigitallySignedSt
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 
+use crate::tls::authorities::{are_in_time, look_at_dates};
 use crate::tls::{self, version_1};
 
 /// Where Linux distributions keep the authorities of the system, the usual one first.
@@ -55,12 +56,11 @@ impl TlsOptions {
             Some("tlsv1.3") => &[&rustls::version::TLS13],
             _ => &[&rustls::version::TLS13, &rustls::version::TLS12],
         };
-        let algorithms = provider.signature_verification_algorithms;
         let named = self.named_authorities()?;
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots(&named)?), Arc::clone(&provider));
-        let chain = verifier.build().map_err(|error| error.to_string())?;
+        let others = self.system_authorities();
+        let chain = chain(roots(&named, others.clone())?, &provider).map_err(|error| error.to_string())?;
         let trusted = named.into_iter().map(|(_, authority)| authority).collect();
-        let verifier = BrokerVerifier { chain, trusted, algorithms, any_name: self.insecure };
+        let verifier = BrokerVerifier { chain, trusted, others, provider: Arc::clone(&provider), any_name: self.insecure };
         let pair = self.own_pair(&provider)?;
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
@@ -92,22 +92,35 @@ impl TlsOptions {
         Ok(named)
     }
 
-    fn roots(&self, named: &[(PathBuf, CertificateDer<'static>)]) -> Result<RootCertStore, String> {
+    /// Those that `--tls-use-os-certs` asks for.
+    fn system_authorities(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
-        for (file, authority) in named {
-            roots.add(authority.clone()).map_err(|error| format!("{}: {error}", file.display()))?;
-        }
         if self.system_authorities {
             let own = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
             let mut files = own.into_iter().chain(SYSTEM_AUTHORITIES.iter().map(PathBuf::from));
             match files.find_map(|file| certificates(&file).ok()) {
-                // Distributions carry a few authorities that no longer parse; the others count.
-                Some(authorities) => drop(roots.add_parsable_certificates(authorities)),
+                Some(authorities) => {
+                    let in_time = authorities.into_iter().filter(|authority| look_at_dates(authority, UnixTime::now()).is_ok());
+                    // Distributions carry a few authorities that no longer parse; the others count.
+                    roots.add_parsable_certificates(in_time);
+                }
                 None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
             }
         }
-        if roots.is_empty() { Err("no certificate of an authority in PEM form was found".to_owned()) } else { Ok(roots) }
+        roots
     }
+}
+
+fn roots(named: &[(PathBuf, CertificateDer<'static>)], mut roots: RootCertStore) -> Result<RootCertStore, String> {
+    for (file, authority) in named {
+        roots.add(authority.clone()).map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    if roots.is_empty() { Err("no certificate of an authority in PEM form was found".to_owned()) } else { Ok(roots) }
+}
+
+fn chain(roots: RootCertStore, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, rustls::Error> {
+    let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    builder.build().map_err(|error| rustls::Error::General(error.to_string()))
 }
 
 /// The certificates of a folder as `openssl rehash` leaves it; other files are passed over.
@@ -132,9 +145,10 @@ fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
 #[derive(Debug)]
 struct BrokerVerifier {
     chain: Arc<WebPkiServerVerifier>,
-    /// For brokers' certificates of version 1, which the chain does not know.
+    /// Those of the options; with `others` they are what the chain may end with.
     trusted: Vec<CertificateDer<'static>>,
-    algorithms: WebPkiSupportedAlgorithms,
+    others: RootCertStore,
+    provider: Arc<CryptoProvider>,
     any_name: bool,
 }
 
@@ -153,16 +167,20 @@ impl ServerCertVerifier for BrokerVerifier {
             let is_for_us = self.any_name || is_common_name(end_entity, server_name);
             return if is_for_us { Ok(ServerCertVerified::assertion()) } else { Err(CertificateError::NotValidForName.into()) };
         }
-        let verdict = self.chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-        match &verdict {
-            // The chain was found good before the name was looked at.
-            Err(rustls::Error::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }))
-                if self.any_name || is_common_name(end_entity, server_name) =>
-            {
-                Ok(ServerCertVerified::assertion())
+        let verify = |chain: &WebPkiServerVerifier| {
+            let verdict = chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+            match &verdict {
+                // The chain was found good before the name was looked at.
+                Err(rustls::Error::InvalidCertificate(
+                    CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+                )) if self.any_name || is_common_name(end_entity, server_name) => Ok(ServerCertVerified::assertion()),
+                _ => verdict,
             }
-            _ => verdict,
-        }
+        };
+        let verdict = verify(&self.chain)?;
+        let above: Vec<_> = std::iter::once(end_entity).chain(intermediates).collect();
+        are_in_time(&self.trusted, self.others.clone(), &above, now, |roots| verify(chain(roots, &self.provider)?.as_ref()).map(drop))?;
+        Ok(verdict)
     }
 
     fn verify_tls12_signature(
@@ -171,7 +189,7 @@ impl ServerCertVerifier for BrokerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        version_1::verify_tls12_signature(message, cert, dss, &self.algorithms)
+        version_1::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
             .unwrap_or_else(|| self.chain.verify_tls12_signature(message, cert, dss))
     }
 
@@ -181,7 +199,7 @@ impl ServerCertVerifier for BrokerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        version_1::verify_tls13_signature(message, cert, dss, &self.algorithms)
+        version_1::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
             .unwrap_or_else(|| self.chain.verify_tls13_signature(message, cert, dss))
     }
 

@@ -35,9 +35,9 @@ pub(super) fn public_key(certificate: &[u8]) -> Option<&[u8]> {
     parse(certificate).map(|parsed| parsed.tbs_certificate.subject_pki.raw)
 }
 
-/// Seconds since 1970 of the last moment at which it is valid.
-pub(super) fn last_moment(certificate: &[u8]) -> Option<u64> {
-    parse(certificate).and_then(|parsed| u64::try_from(parsed.validity().not_after.timestamp()).ok())
+/// The first and the last moment at which it is valid, in seconds since 1970.
+pub(super) fn period(certificate: &[u8]) -> Option<(i64, i64)> {
+    parse(certificate).map(|parsed| (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp()))
 }
 
 /// Subject and issuer, as DER.

@@ -1,5 +1,6 @@
 //! TLS of listeners: the files that a configuration names → what a handshake is done with, all of it or a reason.
 
+pub mod authorities;
 pub mod challenge;
 mod ciphers;
 mod clients;
@@ -178,8 +179,7 @@ fn client_verifier(
     };
     let webpki = verifier(true)?;
     let on_another_day = if tls.without_dates { Some(verifier(false)?) } else { None };
-    let algorithms = provider.signature_verification_algorithms;
-    Ok(Arc::new(clients::Clients { webpki, on_another_day, trusted: authorities, lists, algorithms }))
+    Ok(Arc::new(clients::Clients { webpki, on_another_day, trusted: authorities, lists, provider: Arc::clone(provider) }))
 }
 
 /// The certificates of cafile and capath.

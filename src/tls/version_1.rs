@@ -14,6 +14,8 @@ use x509_parser::prelude::FromDer as _;
 use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::x509::X509Version;
 
+use super::authorities::{look_at_dates, seconds};
+
 /// The certificate, where it is of version 1.
 fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
     let (rest, parsed) = X509Certificate::from_der(certificate).ok()?;
@@ -46,30 +48,15 @@ fn judge(leaf: &X509Certificate<'_>, rules: Rules<'_>, now: UnixTime) -> Result<
     if [OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA].contains(&leaf.signature_algorithm.algorithm) {
         return Err(CertificateError::BadSignature);
     }
-    let now = seconds(now);
     // One that was renewed under its name and key stands there twice.
     let signers: Vec<_> = issuers.filter(|issuer| leaf.verify_signature(Some(issuer.public_key())).is_ok()).collect();
-    let in_time = signers.iter().find(|signer| rules.without_dates || look_at_dates(signer, now).is_ok());
+    let in_time = signers.iter().find(|signer| rules.without_dates || look_at_dates(signer.as_raw(), now).is_ok());
     let signer = in_time.or(signers.first()).ok_or(CertificateError::BadSignature)?;
     if !rules.without_dates {
-        look_at_dates(leaf, now)?;
-        look_at_dates(signer, now)?;
+        look_at_dates(leaf.as_raw(), now)?;
+        look_at_dates(signer.as_raw(), now)?;
     }
-    rules.lists.map_or(Ok(()), |lists| look_up(leaf, signer, lists, now))
-}
-
-pub(super) fn seconds(now: UnixTime) -> i64 {
-    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
-}
-
-fn look_at_dates(certificate: &X509Certificate<'_>, now: i64) -> Result<(), CertificateError> {
-    if now < certificate.validity().not_before.timestamp() {
-        return Err(CertificateError::NotValidYet);
-    }
-    if now > certificate.validity().not_after.timestamp() {
-        return Err(CertificateError::Expired);
-    }
-    Ok(())
+    rules.lists.map_or(Ok(()), |lists| look_up(leaf, signer, lists, seconds(now)))
 }
 
 /// A root of version 1 has nothing that would forbid it. One of version 3 may be no authority, or one for other things; and where it is
