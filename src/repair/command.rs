@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Parser as _;
 
 use super::defaults::{self, usual_config};
-use super::{Named, Request, run_both};
+use super::{Named, Request};
 use crate::conf::{CommandLine, Conf};
 use crate::exit_code::ExitCode;
 
@@ -93,7 +93,7 @@ pub fn command(arguments: &[OsString]) -> ExitCode {
     };
     let environment: Vec<_> =
         std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))).collect();
-    let mut report = run_both(&request, |files| {
+    let mut report = super::run(&request, |files| {
         // A configuration with errors is the broker's matter; its names are not known then.
         let conf = Conf::load(files, Some(&request.config), &CommandLine::default(), &environment).ok()?;
         Some(Named::from_conf(&conf))

@@ -124,36 +124,10 @@ impl std::fmt::Debug for Secrets {
     }
 }
 
-impl Report {
-    /// Files as the broker is to see them: the substitutes, and the disk for everything else.
-    pub fn files(&self) -> Generation {
-        let mut files = Generation::default();
-        self.insert_into(&mut files);
-        files
-    }
-
-    /// Puts the substitutes into what is handed to the broker.
-    pub fn insert_into(&self, files: &mut Generation) {
-        for (path, bytes) in &self.substitutes {
-            files.insert(path.clone(), bytes.clone());
-        }
-    }
-
-    /// The built-in configuration, if the one that should be loaded (`config`) is unusable.
-    pub fn embedded_config(&self, config: &std::path::Path) -> Option<&[u8]> {
-        self.substitutes.iter().find(|(path, _)| path == config).map(|(_, bytes)| bytes.as_slice())
-    }
-}
-
-/// Repairs once. Never fails: what could not be mended is in the report.
-pub fn run(request: &Request) -> Report {
-    run_both(request, |_| None)
-}
-
-/// Repairs in two passes within one report: first the configuration, so that there is one; then `load` reads it (through the files it
+/// Repairs once, in two passes within one report: first the configuration, so that there is one; then `load` reads it (through the files it
 /// is given) and says what it names; then that, the other defaults, the owners and the modes. After `None` from `load` it is what
-/// `request` names.
-pub fn run_both(request: &Request, load: impl FnOnce(&Generation) -> Option<Named>) -> Report {
+/// `request` names. Never fails: what could not be mended is in the report.
+pub fn run(request: &Request, load: impl FnOnce(&Generation) -> Option<Named>) -> Report {
     let mut repair = apply::Repair::new(request);
     let (config, mut wanted): (Vec<_>, Vec<_>) =
         observation::wanted_always(request).into_iter().partition(|one| one.path == request.config);
@@ -198,10 +172,10 @@ mod tests {
     #[test]
     fn a_walk_without_time_is_paused_and_full_ignores_that() {
         let mut request = Request { time_budget: Duration::ZERO, ..request("budget") };
-        let report = run(&request);
+        let report = run(&request, |_| None);
         assert!(!report.complete && report.lines.iter().any(|line| line.contains("paused")), "{report:?}");
         request.full = true;
-        assert!(run(&request).complete);
+        assert!(run(&request, |_| None).complete);
         let _ = std::fs::remove_dir_all(&request.root);
     }
 
@@ -212,12 +186,11 @@ mod tests {
         request.named.acl_files = vec![request.root.join("config/filter.acl"), request.root.join("config/mine.acl")];
         std::fs::create_dir_all(&request.root).expect("a folder");
         std::fs::write(request.root.join("config"), "not a folder").expect("a file");
-        let report = run_both(&request, |files| {
+        let report = run(&request, |files| {
             use crate::conf::files::ReadFiles as _;
             assert_eq!(files.read(&request.config).expect("the built-in one"), defaults::config(&request.root, &request.config));
             None
         });
-        assert_eq!(report.embedded_config(&request.config), Some(defaults::config(&request.root, &request.config).as_slice()));
         let names: Vec<_> = report.substitutes.iter().map(|(path, bytes)| (path.clone(), bytes.is_empty())).collect();
         assert_eq!(names, [(request.config.clone(), false), (request.root.join("config/passwd"), true)]);
         let _ = std::fs::remove_dir_all(&request.root);

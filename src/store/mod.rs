@@ -37,7 +37,7 @@ pub use crate::conf::Durability as Level;
 use crate::conf::Persistence;
 pub use journal::Journal;
 pub use place::Place;
-pub use takeover::{Source, database, read_database};
+pub use takeover::{Source, read_database};
 
 /// Where and how a store keeps things.
 #[derive(Debug, Clone)]

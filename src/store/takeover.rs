@@ -17,7 +17,7 @@ pub struct Source {
 }
 
 /// `persistence_file`, if it is mosquitto's.
-pub fn database(conf: &Persistence) -> Option<PathBuf> {
+fn database(conf: &Persistence) -> Option<PathBuf> {
     let file = super::configured(conf);
     frames::is_mosquittos(&file).then_some(file)
 }

@@ -157,9 +157,8 @@ impl Broker {
     fn mend(&mut self) {
         let Some(request) = self.repair_request() else { return };
         let before = certbot_image::Before::look(&request.root, &request.config);
-        let mut report = repair::run_both(&request, |files| {
-            generation::read_conf(files, &self.arguments).ok().map(|conf| repair::Named::from_conf(&conf))
-        });
+        let mut report =
+            repair::run(&request, |files| generation::read_conf(files, &self.arguments).ok().map(|conf| repair::Named::from_conf(&conf)));
         let secrets = report.secrets.take();
         for line in report.lines.iter().chain(&secrets) {
             voice::print(line);
