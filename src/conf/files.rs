@@ -31,9 +31,13 @@ pub fn is_kept(uid: u32, mode: u32) -> bool {
 impl ReadFiles for Disk {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         use std::io::Read as _;
-        use std::os::unix::fs::MetadataExt as _;
-        let file = std::fs::File::open(path)?;
+        use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+        // Whoever may write where PID 1 reads may put a pipe or a terminal there: PID 1 waits for neither.
+        let file = std::fs::File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
         let metadata = file.metadata()?;
+        if metadata.file_type().is_fifo() {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "it is a pipe, not a file"));
+        }
         if metadata.is_dir() {
             return Err(io::Error::from(io::ErrorKind::IsADirectory));
         }
@@ -99,6 +103,7 @@ fn errno<T: Clone>(result: &io::Result<T>) -> Result<T, i32> {
         Err(error) => Err(error.raw_os_error().unwrap_or(match error.kind() {
             io::ErrorKind::IsADirectory => 21,
             io::ErrorKind::FileTooLarge => 27,
+            io::ErrorKind::Unsupported => 95,
             _ => 5,
         })),
     }

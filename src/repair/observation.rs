@@ -172,7 +172,8 @@ fn leads(request: &Request, path: &Path) -> Leads {
     };
     let readable = match request.owner {
         Some((uid, gid)) => may(uid, gid, 4, metadata.uid(), metadata.gid(), metadata.permissions().mode()),
-        None => std::fs::File::open(path).is_ok(),
+        // By its bits and not by opening it: what is there may be a pipe.
+        None => nix::unistd::access(path, nix::unistd::AccessFlags::R_OK).is_ok(),
     };
     Leads::File { inside, readable }
 }

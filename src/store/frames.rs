@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, BufReader, Read as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -33,9 +33,15 @@ const WINDOW_BYTES: usize = 256 << 10;
 /// than the longest.
 pub(super) const FRAME_BYTES_FULL: usize = 256 << 20;
 
+/// Opens what should be a file; never waits for whoever is at the other end of a pipe.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a file")) }
+}
+
 pub(super) fn is_mosquittos(path: &Path) -> bool {
     let mut head = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut head));
+    let read = open(path).and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut head));
     read.is_ok() && head == MAGIC
 }
 

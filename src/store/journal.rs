@@ -1,6 +1,5 @@
 //! The store that lasts: the driver's end of it, and the thread that writes.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -257,7 +256,7 @@ enum Begins {
 
 /// Reads the file into `state`.
 fn read(path: &Path, options: &Options, state: &mut State, say: &dyn Fn(&Notice)) -> Begins {
-    let mut file = match File::open(path) {
+    let mut file = match frames::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Begins::Anew,
         Err(error) => {

@@ -257,6 +257,18 @@ fn a_store_that_cannot_be_opened_is_set_aside_and_not_overwritten() {
 }
 
 #[test]
+fn a_pipe_in_the_place_of_the_store_is_set_aside_too() {
+    let place = place();
+    nix::unistd::mkfifo(&store(&place), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    std::fs::set_permissions(store(&place), std::fs::Permissions::from_mode(0o666)).expect("ours");
+    let broker = start(&place, "");
+    broker.wait_for_log("cannot be opened (it is not a file)");
+    assert_eq!(publish(&broker, "a", "1", &["-r"]), 0);
+    kill(broker);
+    assert_eq!(retained(&start(&place, ""), "a"), "1\n");
+}
+
+#[test]
 fn of_the_files_that_were_set_aside_the_newest_five_stay() {
     let place = place();
     let old: Vec<String> = (1..=7).map(|day| format!("mosquitto.db.damaged-2025010{day}T000000Z")).collect();

@@ -227,6 +227,27 @@ fn a_reload_is_all_or_nothing_and_says_which() {
     assert_eq!(connect(supervised.port, false), Some(5));
 }
 
+/// A broker that was broken into may put pipes in the place of its own files: whoever reads such a file waits for bytes that never come.
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_refused_and_stops_nobody() {
+    let mut supervised = Supervised::start_with("listener {port} 127.0.0.1\npassword_file {folder}/passwd\n", |command| {
+        let folder = command.get_args().last().and_then(|conf| Path::new(conf).parent()).expect("its folder").to_owned();
+        std::fs::write(folder.join("passwd"), "").expect("a password file");
+    });
+    let passwd = supervised.folder.path().join("passwd");
+    std::fs::remove_file(&passwd).expect("it was there");
+    nix::unistd::mkfifo(&passwd, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let (code, _, error) = supervised.ask("reload");
+    assert!(code == 1 && error.contains("Reload refused"), "{code} {error}\n{}", supervised.log());
+    // Somebody holds it open, and says nothing.
+    let _silent = std::fs::File::options().read(true).write(true).open(&passwd).expect("both ends");
+    let (code, _, error) = supervised.ask("reload");
+    assert!(code == 1 && error.contains("Reload refused"), "{code} {error}\n{}", supervised.log());
+    assert!(answers(supervised.port));
+    kill(supervised.pid(), Signal::SIGTERM).expect("it is there");
+    assert_eq!(supervised.end(), 0);
+}
+
 #[test]
 fn an_unusable_configuration_is_told_as_mosquitto_tells_it() {
     let mut supervised = Supervised::begin("listener {port} 127.0.0.1\npersistence true\nlistner 1\n", |_| {});
