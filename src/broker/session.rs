@@ -234,22 +234,31 @@ impl Session {
             return;
         }
         let mut room = usize::from(self.outgoing.window).saturating_sub(self.outgoing.in_flight.iter().filter(|e| !e.is_due_again).count());
+        let mut too_large = Vec::new();
         for entry in self.outgoing.in_flight.iter_mut().filter(|entry| entry.is_due_again) {
             if entry.awaiting == Awaiting::Pubcomp {
                 super::reply::pubrel(wire, entry.packet_id, out);
             } else if room == 0 {
-                return;
+                break;
             } else {
                 let form = Form::of(&entry.delivery, wire.v5, true);
                 let message = Arc::clone(&entry.delivery.message);
-                if let Some(encoded) = wire.encode(&mut Publication::of(&message), form, now, out) {
-                    wire.send(encoded, Some(entry.packet_id), out);
-                }
+                let Some(encoded) = wire.encode(&mut Publication::of(&message), form, now, out) else {
+                    too_large.push((entry.packet_id, entry.awaiting));
+                    continue;
+                };
+                wire.send(encoded, Some(entry.packet_id), out);
             }
             entry.is_due_again = false;
             room = room.saturating_sub(1);
         }
-        self.outgoing.resends = false;
+        // For the client that came back. Not sent, and treated as if it had been completed [MQTT-3.1.2-25].
+        for (packet_id, awaiting) in too_large {
+            if let Some(delivery) = self.outgoing.complete(packet_id, awaiting) {
+                self.record_done(delivery.number, out);
+            }
+        }
+        self.outgoing.resends = self.outgoing.in_flight.iter().any(|entry| entry.is_due_again);
     }
 }
 
