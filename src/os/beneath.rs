@@ -147,11 +147,17 @@ impl Base {
         self.remove_within(relative, &mut { REMOVED_MAX })
     }
 
+    /// Removes an entry that is no folder. EISDIR where it is one.
+    pub fn remove_file(&self, relative: &Path) -> io::Result<()> {
+        let (parent, name) = self.parent(relative)?;
+        Ok(unlinkat(&parent, name, UnlinkatFlags::NoRemoveDir)?)
+    }
+
     fn remove_within(&self, relative: &Path, budget: &mut usize) -> io::Result<()> {
         *budget = budget.checked_sub(1).ok_or(Errno::ENOTEMPTY)?;
         let (parent, name) = self.parent(relative)?;
         if Facts::from(fstatat(&parent, name, AtFlags::AT_SYMLINK_NOFOLLOW)?).kind != Kind::Folder {
-            return Ok(unlinkat(&parent, name, UnlinkatFlags::NoRemoveDir)?);
+            return self.remove_file(relative);
         }
         let mut names = Vec::new();
         self.for_each(relative, |name, _| {

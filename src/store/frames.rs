@@ -35,7 +35,10 @@ pub(super) const FRAME_BYTES_FULL: usize = 256 << 20;
 
 /// Opens what should be a file; never waits for whoever is at the other end of a pipe.
 pub(super) fn open(path: &Path) -> io::Result<File> {
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    // Under a lease, of a file server say, which its holder has now been asked to give up.
+    let is_lent = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock && path.is_file();
+    let file = file.or_else(|error| if is_lent(&error) { File::open(path) } else { Err(error) })?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a file")) }
 }
 

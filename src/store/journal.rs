@@ -1,5 +1,7 @@
 //! The store that lasts: the driver's end of it, and the thread that writes.
 
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -260,10 +262,12 @@ fn read(path: &Path, options: &Options, state: &mut State, say: &dyn Fn(&Notice)
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Begins::Anew,
         Err(error) => {
+            // A folder, such as Docker makes for a file that is not there, or a pipe: nothing was ever kept in it.
+            let was_file = path.metadata().is_ok_and(|metadata| metadata.is_file());
             let aside = set_aside(path);
             let is_in_the_way = aside.is_err();
             say(&Notice::StoreUnreadable { path: path.display().to_string(), reason: error.to_string(), aside: told(aside) });
-            return Begins::Again { is_in_the_way };
+            return if was_file || is_in_the_way { Begins::Again { is_in_the_way } } else { Begins::Anew };
         }
     };
     if file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
@@ -306,7 +310,7 @@ pub(super) fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     let aside = (1..100).map(|n| named(&format!("{DAMAGED}{date}{}", if n == 1 { String::new() } else { format!("-{n:02}") })));
     let aside = aside.into_iter().find(|name| !name.exists()).ok_or(std::io::ErrorKind::AlreadyExists)?;
     if std::fs::rename(path, &aside).is_err()
-        && let Err(error) = std::fs::copy(path, &aside)
+        && let Err(error) = copy(path, &aside)
     {
         // Half a copy is of no use to anybody.
         let _ = std::fs::remove_file(&aside);
@@ -314,6 +318,14 @@ pub(super) fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     }
     forget_oldest(path);
     Ok(aside)
+}
+
+/// Of a file; what else may be there is not waited for.
+fn copy(path: &Path, aside: &Path) -> std::io::Result<()> {
+    let mut file = frames::open(path)?;
+    let mut copy = File::options().write(true).create_new(true).mode(0o600).open(aside)?;
+    std::io::copy(&mut file, &mut copy)?;
+    Ok(())
 }
 
 fn forget_oldest(path: &Path) {

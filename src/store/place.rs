@@ -35,15 +35,17 @@ impl Place {
         !self.is_root || is_of_root_alone(&self.of_folder)
     }
 
-    /// Opens the file that is there to be read; never waits for whoever is at the other end of a pipe.
+    /// Opens the file that is there to be read. For root, in a folder that others may change, never waits for whoever is at the other end of
+    /// a pipe.
     pub fn open(&self) -> io::Result<File> {
         if self.is_trusted() {
             return File::open(&self.path);
         }
         let file = self.folder.open_file(Path::new(&self.name)).map_err(told)?;
         let facts = file.metadata()?;
-        // The owner of the folder may give his own files as many names as he likes.
-        if facts.uid() == self.of_folder.uid { Ok(file) } else { with_one_name(file) }
+        // Who alone may write to a folder may give his own files as many names there as he likes.
+        let is_his = facts.uid() == self.of_folder.uid && self.of_folder.uid != 0 && self.of_folder.mode & 0o022 == 0;
+        if is_his { Ok(file) } else { with_one_name(file) }
     }
 
     /// Opens the file that is there to be written to, too.
@@ -60,7 +62,10 @@ impl Place {
         let mut beside = self.name.clone();
         beside.push(suffix);
         let (name, beside) = (Path::new(&self.name), Path::new(&beside));
-        match self.folder.remove(beside) {
+        match self.folder.remove_file(beside) {
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                return Err(io::Error::other(format!("the folder {} beside it is in the way: move it elsewhere", beside.display())));
+            }
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }

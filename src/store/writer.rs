@@ -344,8 +344,8 @@ impl Writer {
             self.save_owed = made.is_err();
             return made;
         };
-        // Where nothing can be removed nothing was left, or it does no harm until something can.
-        rewrite::clear(&beside(&self.path)).or_else(|error| if is_of_the_folder(&error) { Ok(()) } else { Err(error) })?;
+        // What cannot be removed does no harm until all is to be written anew.
+        let _ = rewrite::clear(&beside(&self.path));
         let file = OpenOptions::new().append(true).open(&self.path)?;
         file.set_len(len)?;
         // Restarts must not let a file of old values grow and grow.

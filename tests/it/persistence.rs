@@ -269,6 +269,33 @@ fn a_pipe_in_the_place_of_the_store_is_set_aside_too() {
 }
 
 #[test]
+fn a_pipe_that_cannot_be_set_aside_holds_nobody() {
+    let place = place();
+    nix::unistd::mkfifo(&store(&place), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    std::fs::set_permissions(store(&place), std::fs::Permissions::from_mode(0o666)).expect("ours");
+    // Where the tests are root, the broker is somebody else.
+    std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o755)).expect("ours");
+    let mut broker = start(&place, "");
+    broker.wait_for_log("cannot be opened (it is not a file)");
+    Client::connect(broker.port, "c").ping();
+    broker.signal(Signal::SIGTERM);
+    assert_eq!(broker.exit_code(), 0);
+}
+
+#[test]
+fn a_folder_where_all_is_written_anew_keeps_nothing_from_being_added() {
+    let place = place();
+    let broker = start(&place, "");
+    assert_eq!(publish(&broker, "a", "1", &["-r"]), 0);
+    kill(broker);
+    std::fs::create_dir(place.path().join("mosquitto.db.new")).expect("a folder");
+    let broker = start(&place, "");
+    assert_eq!(publish(&broker, "b", "2", &["-r"]), 0);
+    kill(broker);
+    assert_eq!(["a", "b"].map(|topic| retained(&start(&place, ""), topic)), ["1\n", "2\n"]);
+}
+
+#[test]
 fn of_the_files_that_were_set_aside_the_newest_five_stay() {
     let place = place();
     let old: Vec<String> = (1..=7).map(|day| format!("mosquitto.db.damaged-2025010{day}T000000Z")).collect();

@@ -76,6 +76,13 @@ fn nothing_is_overwritten_that_nobody_said_to() {
     assert!(code == 1 && complaint.contains("the store itself"), "{complaint}");
     let (code, _, complaint) = db(&["import"], &[&store, &place.path().join("other")]);
     assert!(code == 1 && complaint.contains("not a database of mosquitto's"), "{complaint}");
+    // What somebody else keeps where all is written first.
+    for (word, from, to, beside) in [("import", &database, "third", "third.new/mine"), ("export", &store, "fourth", "fourth.export/mine")] {
+        let mine = place.write(beside, "");
+        let (code, _, complaint) = db(&[word], &[from, &place.path().join(to)]);
+        assert!(code == 1 && complaint.contains("is in the way") && mine.exists(), "{complaint}");
+        std::fs::remove_dir_all(mine.parent().expect("a folder")).expect("ours");
+    }
     let (code, _, complaint) = db(&["dump"], &[&place.path().join("missing")]);
     assert!(code == 1 && complaint.contains("No such file"), "{complaint}");
     assert_eq!(db(&["dump"], &[&place.write("text", "what is this")]).0, 1);
@@ -157,7 +164,6 @@ fn root_writes_nowhere_else_for_whoever_owns_the_folder() {
     let precious = outside.write("precious", "");
     // Nothing can be made beside the store, which is therefore written where it is.
     std::fs::create_dir(place.path().join("store.new")).expect("a folder");
-    (0..200).for_each(|n| drop(place.write(&format!("store.new/{n}"), "")));
     std::os::unix::fs::symlink(&precious, &store).expect("a link");
     let (code, _, complaint) = db(&["import", "--force"], &[&database, &store]);
     assert!(code == 1 && complaint.contains("there is a link"), "{complaint}");

@@ -46,6 +46,17 @@ fn count(broker: &Broker) -> usize {
 }
 
 #[test]
+fn a_folder_in_the_place_of_the_store_beside_keeps_nothing_from_being_imported() {
+    let place = Folder::new("import");
+    place.write("mosquitto.db", database().bytes);
+    std::fs::create_dir(place.path().join("mosquitto.db.darner")).expect("a folder");
+    let broker = start(&place);
+    broker.wait_for_log("mosquitto.db.darner cannot be opened (it is not a file)");
+    broker.wait_for_log("Imported from mosquitto's database");
+    assert_eq!(count(&broker), COUNT as usize);
+}
+
+#[test]
 fn a_folder_that_is_read_only_is_served_from_memory_and_kept_as_soon_as_it_can_be() {
     let volume = Volume::new("4m");
     std::fs::write(volume.file("mosquitto.db"), database().bytes).expect("the volume takes it");
