@@ -239,8 +239,16 @@ impl Base {
 
     /// What is in a regular file of at most `bytes_max` bytes.
     pub fn read(&self, relative: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+        self.read_if(relative, bytes_max, |_| true)
+    }
+
+    /// The same if `permit` agrees to what it is; EACCES where it does not.
+    pub fn read_if(&self, relative: &Path, bytes_max: u64, permit: impl FnOnce(&Facts) -> bool) -> io::Result<Vec<u8>> {
         let entry = self.entry(relative, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
         let facts = Facts::from(fstat(&entry)?);
+        if !permit(&facts) {
+            return Err(Errno::EACCES.into());
+        }
         if facts.kind != Kind::File || facts.bytes > bytes_max {
             return Err(Errno::EFBIG.into());
         }

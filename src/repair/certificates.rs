@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::apply::{Repair, absolute};
 use super::observation::{Found, as_allowed, observe};
+use super::ownership::is_kept;
 use crate::conf::Listener;
 use crate::conf::files::KEPT_MODE;
 use crate::os::beneath::NewFile;
@@ -120,6 +121,12 @@ impl Repair<'_> {
         as_allowed(self.request.owner, || place.base.read(&place.relative, FILE_BYTES_MAX))
     }
 
+    /// The same of a file that is not marked to stay root's.
+    fn read_unless_kept(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let place = self.anchor.locate(&absolute(path))?;
+        as_allowed(self.request.owner, || place.base.read_if(&place.relative, FILE_BYTES_MAX, |facts| !is_kept(facts)))
+    }
+
     /// The authority that we made for a listener, with its key.
     pub(super) fn own_authority(&self, files: &TlsFiles) -> Option<Pem> {
         self_made::own_authority(&self.read(&files.authority()).ok()?, &self.read(&files.authority_key()).ok()?)
@@ -127,7 +134,9 @@ impl Repair<'_> {
 
     /// The key that is there, or a new one, which is to be made.
     fn key(&self, path: &Path, is_private: bool, parts: &mut Vec<Part>) -> Result<String, Unmade> {
-        if let Some(key) = self.read(path).ok().and_then(|bytes| String::from_utf8(bytes).ok()) {
+        // The broker gets the server's key, and whoever wrote its configuration may have named the authority's.
+        let there = if is_private { self.read(path) } else { self.read_unless_kept(path) };
+        if let Some(key) = there.ok().and_then(|bytes| String::from_utf8(bytes).ok()) {
             return Ok(key);
         }
         let key = self_made::key()?;
@@ -168,19 +177,19 @@ impl Repair<'_> {
             Ok(set) => set,
             Err(error) => return self.say(format!("listener {port}: {error}")),
         };
-        let mut is_kept = true;
+        let mut is_stored = true;
         for Part { path, text, mode, is_private } in &set.parts {
             let owner = self.request.owner.filter(|_| !is_private);
             let file = NewFile { bytes: text.as_bytes(), mode: *mode, mtime: None, owner };
             if self.make_file(&absolute(path), &file).is_err() {
                 // Nothing more, so that what is on disk fits together: another container may have been faster.
-                is_kept = false;
+                is_stored = false;
                 break;
             }
             self.did(format!("created '{}' (mode {mode:04o}): self-made, as every file of the listener was missing", path.display()));
         }
         let (shown, key) = (cafile.display(), files.authority_key());
-        if is_kept {
+        if is_stored {
             self.say(format!(
                 "listener {port} uses a SELF-MADE certificate for {}, renewed by itself: give its clients '{shown}' as cafile \
                  (docker cp CONTAINER:{shown} . or oc cp), keep '{}' to yourself, or put your own files in place of all of them",

@@ -195,4 +195,33 @@ mod tests {
         assert_eq!(names, [(request.config.clone(), false), (request.root.join("config/passwd"), true)]);
         let _ = std::fs::remove_dir_all(&request.root);
     }
+
+    #[test]
+    fn the_authority_s_key_is_not_handed_over_as_a_server_s() {
+        if !nix::unistd::geteuid().is_root() {
+            return eprintln!("skipped: a key that is not the broker's needs root");
+        }
+        let mut request = Request { owner: Some((1883, 1883)), ..request("kept") };
+        let config = request.root.join("config");
+        let files = |certfile: PathBuf, keyfile: &str| TlsFiles {
+            port: 8883,
+            host: None,
+            certfile,
+            keyfile: config.join(keyfile),
+            cafile: Some(config.join("ca.crt")),
+        };
+        request.named.tls = vec![files(config.join("server.crt"), "server.key")];
+        run(&request, |_| None);
+        let key = std::fs::read(config.join("darner-ca.key")).expect("it was made");
+        std::fs::rename(config.join("darner-ca.key"), config.join("other.key")).expect("ours");
+        std::fs::hard_link(config.join("other.key"), config.join("darner-ca.key")).expect("ours");
+        for named in ["darner-ca.key", "other.key"] {
+            // A place that takes no file, so that all would be handed over.
+            request.named.tls = vec![files("/proc/server.crt".into(), named)];
+            let report = run(&request, |_| None);
+            assert!(report.substitutes.iter().any(|(path, _)| path.ends_with("server.crt")), "{report:?}");
+            assert!(report.substitutes.iter().all(|(_, bytes)| *bytes != key), "{named}");
+        }
+        let _ = std::fs::remove_dir_all(&request.root);
+    }
 }

@@ -20,7 +20,7 @@ enum Verdict {
 }
 
 /// Whether it is root's and marked to stay so: see [`KEPT_MODE`].
-fn is_kept(facts: &Facts) -> bool {
+pub(super) fn is_kept(facts: &Facts) -> bool {
     facts.kind == Kind::File && files::is_kept(facts.uid, facts.mode)
 }
 
