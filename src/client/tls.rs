@@ -179,7 +179,7 @@ impl ServerCertVerifier for BrokerVerifier {
         };
         let verdict = verify(&self.chain)?;
         let above: Vec<_> = std::iter::once(end_entity).chain(intermediates).collect();
-        are_in_time(&self.trusted, self.others.clone(), &above, now, |roots| verify(chain(roots, &self.provider)?.as_ref()).map(drop))?;
+        are_in_time(&self.trusted, &self.others, &above, now, |roots| verify(chain(roots, &self.provider)?.as_ref()).map(drop))?;
         Ok(verdict)
     }
 

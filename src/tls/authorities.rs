@@ -28,7 +28,7 @@ pub(super) fn seconds(now: UnixTime) -> i64 {
 /// What is the matter with the one that it leads to.
 pub fn are_in_time(
     trusted: &[CertificateDer<'static>],
-    others: RootCertStore,
+    others: &RootCertStore,
     chain: &[&CertificateDer<'_>],
     now: UnixTime,
     verify: impl FnOnce(RootCertStore) -> Result<(), Error>,
@@ -37,7 +37,7 @@ pub fn are_in_time(
     if faults.iter().all(Option::is_none) {
         return Ok(());
     }
-    let mut roots = others;
+    let mut roots = others.clone();
     for (authority, _) in trusted.iter().zip(&faults).filter(|(_, fault)| fault.is_none()) {
         roots.add(authority.clone())?;
     }

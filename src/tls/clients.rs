@@ -45,7 +45,7 @@ impl Clients {
     fn look_at_authorities(&self, leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
         let chain: Vec<_> = std::iter::once(leaf).chain(intermediates).collect();
         // Revocation has been looked at.
-        authorities::are_in_time(&self.trusted, RootCertStore::empty(), &chain, now, |roots| {
+        authorities::are_in_time(&self.trusted, &RootCertStore::empty(), &chain, now, |roots| {
             let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider));
             let verifier = builder.build().map_err(|error| Error::General(error.to_string()))?;
             verifier.verify_client_cert(leaf, intermediates, now).map(drop)

@@ -256,11 +256,16 @@ fn a_store_that_cannot_be_opened_is_set_aside_and_not_overwritten() {
     assert_eq!(std::fs::read_to_string(aside).expect("text"), "what somebody else may still read");
 }
 
+/// In the place of the store, for everybody.
+fn put_pipe(place: &Folder) {
+    nix::unistd::mkfifo(&store(place), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    std::fs::set_permissions(store(place), std::fs::Permissions::from_mode(0o666)).expect("ours");
+}
+
 #[test]
 fn a_pipe_in_the_place_of_the_store_is_set_aside_too() {
     let place = place();
-    nix::unistd::mkfifo(&store(&place), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
-    std::fs::set_permissions(store(&place), std::fs::Permissions::from_mode(0o666)).expect("ours");
+    put_pipe(&place);
     let broker = start(&place, "");
     broker.wait_for_log("cannot be opened (it is not a file)");
     assert_eq!(publish(&broker, "a", "1", &["-r"]), 0);
@@ -271,8 +276,7 @@ fn a_pipe_in_the_place_of_the_store_is_set_aside_too() {
 #[test]
 fn a_pipe_that_cannot_be_set_aside_holds_nobody() {
     let place = place();
-    nix::unistd::mkfifo(&store(&place), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
-    std::fs::set_permissions(store(&place), std::fs::Permissions::from_mode(0o666)).expect("ours");
+    put_pipe(&place);
     // Where the tests are root, the broker is somebody else.
     std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o755)).expect("ours");
     let mut broker = start(&place, "");

@@ -119,6 +119,12 @@ fn client(broker: &Broker, tool: &str, certificate: Option<&str>) -> Command {
     client
 }
 
+fn ours() -> Command {
+    let mut command = Command::new(darner());
+    command.arg("mosquitto_pub");
+    command
+}
+
 fn publish(broker: &Broker, certificate: Option<&str>, topic: &str) -> i32 {
     run(client(broker, "mosquitto_pub", certificate).args(["-q", "1", "-t", topic, "-m", "hello"])).0
 }

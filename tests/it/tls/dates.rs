@@ -5,9 +5,9 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
-use super::{Authority, folder, path, publish, start};
+use super::{Authority, folder, ours, path, publish, start};
 use crate::support::peer::debian;
-use crate::support::process::{Broker, Folder, darner, run, wait_until};
+use crate::support::process::{Broker, Folder, run, wait_until};
 
 #[test]
 fn without_date_checks_those_who_come_too_late_or_early_are_let_in_and_strangers_are_not() {
@@ -16,6 +16,7 @@ fn without_date_checks_those_who_come_too_late_or_early_are_let_in_and_strangers
     authority.sign_with(&folder, "late", Some("late"), 2, late);
     authority.sign_with(&folder, "early", Some("early"), 3, |params| params.not_before = date_time_ymd(2090, 6, 1));
     authority.sign_with(&folder, "revoked", Some("revoked"), 4, late);
+    authority.sign(&folder, "good", Some("good"), 7);
     authority.revoke(&folder, &[4]);
     Authority::new(&folder, "other").sign_with(&folder, "stranger", None, 5, late);
     // Who has it revoked now is not known, though it was on that day.
@@ -36,6 +37,7 @@ fn without_date_checks_those_who_come_too_late_or_early_are_let_in_and_strangers
     broker.folder.write("mosquitto.conf", conf.replace("date_checks true", "date_checks false"));
     broker.signal(Signal::SIGHUP);
     wait_until("dates that are looked at", || publish(&broker, Some("late"), "a") != 0 && publish(&broker, Some("early"), "a") != 0);
+    assert_eq!(publish(&broker, Some("good"), "a"), 0, "who is in time comes in: {}", broker.log());
 }
 
 fn key() -> KeyPair {
@@ -84,11 +86,6 @@ fn our_tools_trust_no_broker_by_an_authority_that_is_none_any_more_and_debians_n
         tool.args(["-h", "localhost", "-p", &broker.port.to_string(), "-t", "a", "-m", "b", "-q", "1"]);
         let (code, _, said) = run(tool.arg("--cafile").arg(path(&broker, "ca.crt")));
         (code != 0, said)
-    };
-    let ours = || {
-        let mut command = Command::new(darner());
-        command.arg("mosquitto_pub");
-        command
     };
     let (debians_refuses, said) = come(debian("mosquitto_pub"));
     assert!(debians_refuses, "{said}");

@@ -10,9 +10,9 @@ use rcgen::{
     date_time_ymd,
 };
 
-use super::{path, publish, start};
+use super::{ours, path, publish, start};
 use crate::support::peer::debian;
-use crate::support::process::{Broker, Folder, darner, run, wait_until};
+use crate::support::process::{Broker, Folder, run, wait_until};
 
 fn openssl(folder: &Folder, words: &str) {
     let (code, _, said) = run(Command::new("openssl").current_dir(folder.path()).args(words.split(' ')));
@@ -54,12 +54,6 @@ fn come_in(broker: &Broker, mut tool: Command, name: &str, version: &str) -> (i3
     tool.arg("--cert").arg(path(broker, &format!("{name}.crt"))).arg("--key").arg(path(broker, &format!("{name}.key")));
     let (code, _, said) = run(&mut tool);
     (code, said)
-}
-
-fn ours() -> Command {
-    let mut command = Command::new(darner());
-    command.arg("mosquitto_pub");
-    command
 }
 
 #[test]
