@@ -62,6 +62,8 @@ impl Certificates {
         } else if !self.state.stumbled(now, &failure.text) {
             return;
         }
+        // Who reads of it finds it in `darner cert`.
+        self.keep_state(voice);
         let next = self.state.next_try().map_or("later".to_owned(), report::time);
         voice.say(LogType::Error, &format!("Error: {}. Next try: {next}.", text.trim_end_matches('.')));
     }
@@ -89,12 +91,12 @@ impl Certificates {
                 );
             }
             Next::Check => {
+                self.state.checked(wall, random());
+                self.keep_state(voice);
                 voice::print("Checking on certificates...");
                 if schedule::is_kept_from_tests(&settings, self.held.as_ref(), wall) {
                     voice::print(report::KEPT_FROM_TESTS);
                 }
-                self.state.checked(wall, random());
-                self.keep_state(voice);
                 self.look_at = now;
             }
             Next::AskRenewalInfo => self.start(now, &settings, Mode::RenewalInfo, false, voice),
@@ -140,13 +142,13 @@ impl Certificates {
     fn stumble(&mut self, now: Millis, text: &str, voice: &Voice) {
         let is_news = self.state.stumbled(wall_clock(), text);
         self.look_at = now;
+        // Said below, if it cannot be.
+        let _ = self.state.write(self.store.root(), &self.name);
         if is_news {
             let next = self.state.next_try().map_or("later".to_owned(), report::time);
             voice.say(LogType::Error, &format!("Error: {text}. Next try: {next}."));
         }
         self.outcome = Some((false, text.to_owned()));
-        // Said above, if it cannot be.
-        let _ = self.state.write(self.store.root(), &self.name);
     }
 
     /// Goes the whole way to a CA and switches nothing. Let's Encrypt has one for this, which has an account and limits of its own.
