@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinHandle;
 
 use super::accept::accept_forever;
 use super::connections::register;
@@ -124,9 +125,7 @@ async fn serve(
     }
     shard.turn(|_| ());
     let supervised = control.is_some();
-    for listening in listening {
-        tokio::task::spawn_local(accept_forever(shard.clone(), listening));
-    }
+    let doors: Vec<_> = listening.into_iter().map(|listening| tokio::task::spawn_local(accept_forever(shard.clone(), listening))).collect();
     if let Some(interval) = notify.watchdog_interval() {
         tokio::task::spawn_local(watchdog(Rc::clone(&notify), interval));
     }
@@ -147,6 +146,7 @@ async fn serve(
     let code = until_the_end(&shard, signals, &source, &notify, supervised).await?;
     notify.say("STOPPING=1");
     if code == ExitCode::Ok {
+        close_doors(&shard, doors).await;
         shut_down(&shard).await;
     }
     Ok(code)
@@ -218,6 +218,15 @@ fn signal(shard: &Shard, number: i32, source: &Source, notify: &Notify, supervis
         _ => {}
     }
     false
+}
+
+/// Nobody comes in any more: whoever comes back meets the next broker, which PID 1's sockets wait for, and is not sent away twice.
+async fn close_doors(shard: &Shard, doors: Vec<JoinHandle<()>>) {
+    for door in doors {
+        door.abort();
+        let _ = door.await;
+    }
+    shard.turn(|driver| driver.entrance.strangers().iter().for_each(|stranger| driver.entrance.send_away(stranger.number)));
 }
 
 /// The machine says goodbye to every client; what it says gets a moment to leave.

@@ -1,5 +1,6 @@
 //! TERM, HUP, USR1, USR2 on a broker that stands alone.
 
+use std::io::{Read as _, Write as _};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,30 @@ fn a_thousand_clients_are_told_and_the_broker_ends_soon() {
         assert_eq!((goodbye[0], goodbye[2]), (0xe0, 0x8b), "server shutting down");
         assert_eq!(client.receive_bytes(), Err(Ended));
     }
+}
+
+/// He would lose his connection twice; what listens behind a broker that ends takes him in.
+#[test]
+fn whoever_comes_back_before_the_broker_is_gone_is_not_let_in() {
+    let mut broker = Broker::start("listener {port} 127.0.0.1\nallow_anonymous true\n");
+    let mut asleep = Client::connect(broker.port, "asleep");
+    asleep.subscribe("t");
+    let mut writer = Client::connect(broker.port, "writer");
+    // More than sockets hold: the broker waits a moment for this reader to take it.
+    for _ in 0..1000 {
+        writer.publish("t", &[7; 10_000]);
+    }
+    writer.ping();
+    broker.signal(Signal::SIGTERM);
+    writer.wait_for_end();
+    let mut connect = vec![0x10, 16, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 60, 0, 4];
+    connect.extend(b"back");
+    let mut answer = [0; 4];
+    if let Ok(mut back) = std::net::TcpStream::connect(("127.0.0.1", broker.port)) {
+        let answered = back.write_all(&connect).and_then(|()| back.read(&mut answer)).unwrap_or_default();
+        assert_eq!(&answer[..answered], b"");
+    }
+    assert_eq!(broker.exit_code(), 0);
 }
 
 #[test]
