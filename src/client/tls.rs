@@ -6,18 +6,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
+use rustls::client::verify_server_name;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 
-use crate::tls::authorities::{are_in_time, look_at_dates};
-use crate::tls::{self, version_1};
+use crate::tls::trust::{Purpose, Rules, Trust};
+use crate::tls::{self, signatures};
 
 /// Where Linux distributions keep the authorities of the system, the usual one first.
 const SYSTEM_AUTHORITIES: &[&str] = &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
@@ -56,11 +57,8 @@ impl TlsOptions {
             Some("tlsv1.3") => &[&rustls::version::TLS13],
             _ => &[&rustls::version::TLS13, &rustls::version::TLS12],
         };
-        let named = self.named_authorities()?;
-        let others = self.system_authorities();
-        let chain = chain(roots(&named, others.clone())?, &provider).map_err(|error| error.to_string())?;
-        let trusted = named.into_iter().map(|(_, authority)| authority).collect();
-        let verifier = BrokerVerifier { chain, trusted, others, provider: Arc::clone(&provider), any_name: self.insecure };
+        let algorithms = provider.signature_verification_algorithms;
+        let verifier = BrokerVerifier { trust: self.trust(algorithms)?, algorithms, any_name: self.insecure };
         let pair = self.own_pair(&provider)?;
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
@@ -83,44 +81,25 @@ impl TlsOptions {
         pair.ok_or_else(|| format!("{} is not the key of {}", key.display(), cert.display())).map(Some)
     }
 
-    /// Those of --cafile and --capath, with their files.
-    fn named_authorities(&self) -> Result<Vec<(PathBuf, CertificateDer<'static>)>, String> {
-        let mut named = Vec::new();
+    /// Those of --cafile and --capath, and those of the system where they are asked for.
+    fn trust(&self, algorithms: WebPkiSupportedAlgorithms) -> Result<Trust, String> {
+        let mut trust = Trust::new(Purpose::Server, algorithms);
         for file in self.cafile.iter().cloned().chain(self.capath.as_deref().map(files_in).transpose()?.into_iter().flatten()) {
-            named.extend(certificates(&file)?.into_iter().map(|authority| (file.clone(), authority)));
+            for authority in certificates(&file)? {
+                trust.add(authority).map_err(|error| format!("{}: {error}", file.display()))?;
+            }
         }
-        Ok(named)
-    }
-
-    /// Those that `--tls-use-os-certs` asks for.
-    fn system_authorities(&self) -> RootCertStore {
-        let mut roots = RootCertStore::empty();
         if self.system_authorities {
             let own = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
             let mut files = own.into_iter().chain(SYSTEM_AUTHORITIES.iter().map(PathBuf::from));
             match files.find_map(|file| certificates(&file).ok()) {
-                Some(authorities) => {
-                    let in_time = authorities.into_iter().filter(|authority| look_at_dates(authority, UnixTime::now()).is_ok());
-                    // Distributions carry a few authorities that no longer parse; the others count.
-                    roots.add_parsable_certificates(in_time);
-                }
-                None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+                // Distributions carry a few authorities that no longer parse; the others count.
+                Some(authorities) => authorities.into_iter().for_each(|authority| drop(trust.add(authority))),
+                None => webpki_roots::TLS_SERVER_ROOTS.iter().for_each(|root| trust.add_root(root.clone())),
             }
         }
-        roots
+        if trust.is_empty() { Err("no certificate of an authority in PEM form was found".to_owned()) } else { Ok(trust) }
     }
-}
-
-fn roots(named: &[(PathBuf, CertificateDer<'static>)], mut roots: RootCertStore) -> Result<RootCertStore, String> {
-    for (file, authority) in named {
-        roots.add(authority.clone()).map_err(|error| format!("{}: {error}", file.display()))?;
-    }
-    if roots.is_empty() { Err("no certificate of an authority in PEM form was found".to_owned()) } else { Ok(roots) }
-}
-
-fn chain(roots: RootCertStore, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, rustls::Error> {
-    let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
-    builder.build().map_err(|error| rustls::Error::General(error.to_string()))
 }
 
 /// The certificates of a folder as `openssl rehash` leaves it; other files are passed over.
@@ -144,11 +123,8 @@ fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
 /// Checks the broker's certificate as OpenSSL does for mosquitto's tools.
 #[derive(Debug)]
 struct BrokerVerifier {
-    chain: Arc<WebPkiServerVerifier>,
-    /// Those of the options; with `others` they are what the chain may end with.
-    trusted: Vec<CertificateDer<'static>>,
-    others: RootCertStore,
-    provider: Arc<CryptoProvider>,
+    trust: Trust,
+    algorithms: WebPkiSupportedAlgorithms,
     any_name: bool,
 }
 
@@ -158,29 +134,16 @@ impl ServerCertVerifier for BrokerVerifier {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
+        _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let rules = version_1::Rules { trusted: &self.trusted, lists: None, without_dates: false };
-        if let Some(verdict) = version_1::verify(end_entity, rules, now) {
-            verdict?;
-            let is_for_us = self.any_name || is_common_name(end_entity, server_name);
-            return if is_for_us { Ok(ServerCertVerified::assertion()) } else { Err(CertificateError::NotValidForName.into()) };
+        self.trust.judge(end_entity, intermediates, Rules { lists: None, without_dates: false, now })?;
+        if self.any_name || is_common_name(end_entity, server_name) {
+            return Ok(ServerCertVerified::assertion());
         }
-        let verify = |chain: &WebPkiServerVerifier| {
-            let verdict = chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
-            match &verdict {
-                // The chain was found good before the name was looked at.
-                Err(rustls::Error::InvalidCertificate(
-                    CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-                )) if self.any_name || is_common_name(end_entity, server_name) => Ok(ServerCertVerified::assertion()),
-                _ => verdict,
-            }
-        };
-        let verdict = verify(&self.chain)?;
-        let above: Vec<_> = std::iter::once(end_entity).chain(intermediates).collect();
-        are_in_time(&self.trusted, &self.others, &above, now, |roots| verify(chain(roots, &self.provider)?.as_ref()).map(drop))?;
-        Ok(verdict)
+        let named = ParsedCertificate::try_from(end_entity).map_err(|_| CertificateError::NotValidForName)?;
+        verify_server_name(&named, server_name)?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -189,8 +152,7 @@ impl ServerCertVerifier for BrokerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        version_1::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-            .unwrap_or_else(|| self.chain.verify_tls12_signature(message, cert, dss))
+        signatures::verify_tls12(message, cert, dss, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -199,12 +161,11 @@ impl ServerCertVerifier for BrokerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        version_1::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-            .unwrap_or_else(|| self.chain.verify_tls13_signature(message, cert, dss))
+        signatures::verify_tls13(message, cert, dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 

@@ -35,11 +35,6 @@ pub(super) fn public_key(certificate: &[u8]) -> Option<&[u8]> {
     parse(certificate).map(|parsed| parsed.tbs_certificate.subject_pki.raw)
 }
 
-/// The first and the last moment at which it is valid, in seconds since 1970.
-pub(super) fn period(certificate: &[u8]) -> Option<(i64, i64)> {
-    parse(certificate).map(|parsed| (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp()))
-}
-
 /// Subject and issuer, as DER.
 pub(super) fn names(certificate: &[u8]) -> Option<(&[u8], &[u8])> {
     let parsed = parse(certificate)?;

@@ -1,21 +1,22 @@
 //! TLS of listeners: the files that a configuration names → what a handshake is done with, all of it or a reason.
 
-pub mod authorities;
 pub mod challenge;
 mod ciphers;
 mod clients;
 mod identity;
 pub mod leaf;
+pub mod lists;
+mod path;
 pub mod self_made;
-pub mod version_1;
+pub mod signatures;
+pub mod trust;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -23,6 +24,9 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use crate::conf::diagnostic::{Diagnostic, Severity};
 use crate::conf::files::ReadFiles;
 use crate::conf::{Conf, Tls, TlsIdentity};
+
+use lists::Lists;
+use trust::{Purpose, Trust};
 
 /// In the broker's environment: the folder where the ACME worker leaves certificates for tls-alpn-01.
 pub const CHALLENGES_VARIABLE: &str = "DARNER_ACME_CHALLENGES";
@@ -149,37 +153,22 @@ fn client_verifier(
     files: &dyn ReadFiles,
     tls: &Tls,
     authorities: Vec<CertificateDer<'static>>,
-    provider: &Arc<CryptoProvider>,
+    provider: &CryptoProvider,
 ) -> Result<Arc<dyn ClientCertVerifier>, Diagnostic> {
-    let lists = revocation_lists(files, tls)?;
+    let algorithms = provider.signature_verification_algorithms;
+    let mut trust = Trust::new(Purpose::Client, algorithms);
+    for authority in authorities {
+        trust.add(authority).map_err(|error| fault("Error: Unable to load CA certificates. Check cafile and capath.".into(), error))?;
+    }
+    let lists = revocation_lists(files, tls, &trust)?;
     if !tls.require_certificate {
         return Ok(WebPkiClientVerifier::no_client_auth());
     }
-    let mut roots = RootCertStore::empty();
-    for authority in &authorities {
-        roots
-            .add(authority.clone())
-            .map_err(|error| fault("Error: Unable to load CA certificates. Check cafile and capath.".into(), error))?;
+    if trust.is_empty() {
+        let message = "Error: Unable to check client certificates, which require_certificate asks for. Check cafile and capath.";
+        return Err(fault(message.into(), "no certificate of an authority is in them"));
     }
-    let roots = Arc::new(roots);
-    let verifier = |asks_when_lists_end: bool| {
-        let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider));
-        if let Some(lists) = lists.clone() {
-            // OpenSSL's X509_V_FLAG_CRL_CHECK: the client's own certificate, and no list that has run out.
-            builder = builder.with_crls(lists).only_check_end_entity_revocation();
-            if asks_when_lists_end {
-                builder = builder.enforce_revocation_expiration();
-            }
-        }
-        builder.build().map_err(|error| {
-            let message =
-                "Error: Unable to check client certificates, which require_certificate asks for. Check cafile, capath and crlfile.";
-            fault(message.into(), error)
-        })
-    };
-    let webpki = verifier(true)?;
-    let on_another_day = if tls.without_dates { Some(verifier(false)?) } else { None };
-    Ok(Arc::new(clients::Clients { webpki, on_another_day, trusted: authorities, lists, provider: Arc::clone(provider) }))
+    Ok(Arc::new(clients::Clients::new(trust, lists, tls.without_dates, algorithms)))
 }
 
 /// The certificates of cafile and capath.
@@ -214,15 +203,13 @@ fn is_hashed(path: &Path) -> bool {
         && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-fn revocation_lists(files: &dyn ReadFiles, tls: &Tls) -> Result<Option<Vec<CertificateRevocationListDer<'static>>>, Diagnostic> {
+fn revocation_lists(files: &dyn ReadFiles, tls: &Tls, trust: &Trust) -> Result<Option<Lists>, Diagnostic> {
     let Some(crlfile) = &tls.crlfile else { return Ok(None) };
     let bad = |reason: String| {
         fault(format!("Error: Unable to load certificate revocation file \"{}\". Check crlfile.", crlfile.display()), reason)
     };
     let bytes = files.read(crlfile).map_err(|error| bad(error.to_string()))?;
-    let lists: Vec<_> =
-        CertificateRevocationListDer::pem_slice_iter(&bytes).collect::<Result<_, _>>().map_err(|error| bad(error.to_string()))?;
-    if lists.is_empty() { Err(bad("no list in PEM form is in it".into())) } else { Ok(Some(lists)) }
+    Lists::read(&bytes, trust.certificates()).map(Some).map_err(bad)
 }
 
 pub use identity::is_user_name;

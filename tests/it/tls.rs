@@ -1,6 +1,8 @@
 //! TLS listeners of the real binary, with Debian's clients and certificates made here.
 
+mod by_itself;
 mod dates;
+mod judged;
 pub mod raw;
 mod reload;
 mod version_1;
@@ -209,6 +211,22 @@ fn a_revoked_certificate_is_refused() {
     authority.revoke(&folder, &[3]);
     let broker = start(folder, "allow_anonymous true\ncafile {folder}/ca.crt\ncrlfile {folder}/ca.crl\nrequire_certificate true\n");
     assert_eq!(publish(&broker, Some("good"), "a"), 0);
+    assert_ne!(publish(&broker, Some("revoked"), "a"), 0);
+    broker.wait_for_log("Revoked");
+}
+
+#[test]
+fn a_newer_list_takes_the_place_of_the_one_that_it_is_appended_to() {
+    let (folder, authority) = folder();
+    authority.sign(&folder, "good", Some("good"), 2);
+    authority.sign(&folder, "revoked", Some("revoked"), 3);
+    authority.revoke_until(&folder, &[], 2021);
+    let former = std::fs::read_to_string(folder.path().join("ca.crl")).expect("a list");
+    authority.revoke(&folder, &[3]);
+    let now = std::fs::read_to_string(folder.path().join("ca.crl")).expect("a list");
+    folder.write("ca.crl", former + &now);
+    let broker = start(folder, "allow_anonymous true\ncafile {folder}/ca.crt\ncrlfile {folder}/ca.crl\nrequire_certificate true\n");
+    assert_eq!(publish(&broker, Some("good"), "a"), 0, "{}", broker.log());
     assert_ne!(publish(&broker, Some("revoked"), "a"), 0);
     broker.wait_for_log("Revoked");
 }

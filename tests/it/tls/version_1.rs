@@ -5,16 +5,15 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint, CrlIssuingDistributionPoint, CrlScope,
-    DnType, GeneralSubtree, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, NameConstraints, RevokedCertParams, SerialNumber,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, GeneralSubtree, IsCa, Issuer, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, NameConstraints, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 
 use super::{ours, path, publish, start};
 use crate::support::peer::debian;
 use crate::support::process::{Broker, Folder, run, wait_until};
 
-fn openssl(folder: &Folder, words: &str) {
+pub(super) fn openssl(folder: &Folder, words: &str) {
     let (code, _, said) = run(Command::new("openssl").current_dir(folder.path()).args(words.split(' ')));
     assert_eq!(code, 0, "openssl {words}: {said}");
 }
@@ -194,15 +193,13 @@ fn a_key_that_is_not_the_certificates_is_noticed() {
     }
 }
 
-/// A list that is good for long, of all certificates or those within `scope`.
-fn list(serials: Vec<SerialNumber>, scope: Option<CrlScope>) -> CertificateRevocationListParams {
-    let distribution_point = || CrlDistributionPoint { uris: vec!["http://house.example/list".into()] };
+/// A list that is good for long.
+fn list(serials: Vec<SerialNumber>) -> CertificateRevocationListParams {
     CertificateRevocationListParams {
         this_update: date_time_ymd(2020, 1, 1),
         next_update: date_time_ymd(2090, 1, 1),
         crl_number: SerialNumber::from(1),
-        issuing_distribution_point: scope
-            .map(|scope| CrlIssuingDistributionPoint { distribution_point: distribution_point(), scope: Some(scope) }),
+        issuing_distribution_point: None,
         revoked_certs: serials
             .into_iter()
             .map(|serial_number| RevokedCertParams {
@@ -214,29 +211,6 @@ fn list(serials: Vec<SerialNumber>, scope: Option<CrlScope>) -> CertificateRevoc
             .collect(),
         key_identifier_method: KeyIdMethod::Sha256,
     }
-}
-
-#[test]
-fn a_list_counts_that_is_about_clients_and_by_one_who_may_write_it() {
-    let folder = house();
-    let mut text = String::new();
-    for (name, usages, scope) in [
-        ("both", vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign], None),
-        ("users", vec![], Some(CrlScope::UserCertsOnly)),
-        ("cas", vec![], Some(CrlScope::CaCertsOnly)),
-        ("certificates", vec![KeyUsagePurpose::KeyCertSign], None),
-    ] {
-        let authority = version_3(&folder, name, |params| params.key_usages = usages);
-        // What writes the list here does not know what its authority may not.
-        let mut params = CertificateParams::new([]).expect("no names");
-        params.distinguished_name.push(DnType::CommonName, name);
-        let writer = Issuer::new(params, authority.key());
-        text += &list(Vec::new(), scope).signed_by(&writer).expect("signed").pem().expect("text");
-    }
-    folder.write("lists", text);
-    let broker = trusting(folder, &["ca", "both", "users", "cas", "certificates"], "crlfile {folder}/lists\n");
-    let unknown = Some("UnknownRevocationStatus");
-    each_gets(&broker, &[("both", None), ("users", None), ("cas", unknown), ("certificates", unknown)]);
 }
 
 #[test]
@@ -257,8 +231,8 @@ fn the_revocation_list_is_heeded() {
         KeyPair::from_pem_and_sign_algo(&text("ca.key"), &rcgen::PKCS_RSA_SHA256).expect("a key"),
     );
     let issuer = issuer.expect("the authority");
-    folder.write("ca.crl", list(vec![serial("bert")], None).signed_by(&issuer).expect("signed").pem().expect("text"));
-    let both = list(vec![serial("bert"), serial("anna")], None).signed_by(&issuer).expect("signed").pem().expect("text");
+    folder.write("ca.crl", list(vec![serial("bert")]).signed_by(&issuer).expect("signed").pem().expect("text"));
+    let both = list(vec![serial("bert"), serial("anna")]).signed_by(&issuer).expect("signed").pem().expect("text");
     let more = "cafile {folder}/ca.crt\ncrlfile {folder}/ca.crl\nrequire_certificate true\nallow_anonymous true\n";
     let broker = start(folder, more);
     assert_eq!(publish(&broker, Some("anna"), "a"), 0, "{}", broker.log());
