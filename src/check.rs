@@ -11,7 +11,7 @@ use clap::Parser as _;
 use crate::access;
 use crate::acme::stand_in::StandIns;
 use crate::conf::diagnostic::{Diagnostic, Severity};
-use crate::conf::files::{Disk, ReadFiles};
+use crate::conf::files::{Disk, Named, ReadFiles};
 use crate::conf::{CommandLine, Conf, manual, options};
 use crate::exit_code::ExitCode;
 use crate::tls;
@@ -59,10 +59,10 @@ pub fn understood(path: &Path) -> Conf {
 }
 
 /// Every finding of a configuration and of the password and ACL files that it names, and how a broker would end on it.
-fn judge(path: Option<&Path>) -> (Vec<Diagnostic>, ExitCode) {
+fn judge(path: &Path) -> (Vec<Diagnostic>, ExitCode) {
     let environment: Vec<_> =
         std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))).collect();
-    let (conf, mut found) = Conf::read(&Disk, path, &CommandLine::default(), &environment);
+    let (conf, mut found) = Conf::read(&Named(path), Some(path), &CommandLine::default(), &environment);
     let is_error = |found: &Diagnostic| found.severity == Severity::Error;
     let mut verdict = if found.iter().any(is_error) { ExitCode::Config } else { ExitCode::Ok };
     let files = WithCertificates::now();
@@ -107,7 +107,7 @@ pub fn command(arguments: &[OsString]) -> ExitCode {
         }
     };
     let path = arguments.config_file.or(arguments.file).unwrap_or_else(usual_path);
-    let (found, verdict) = judge(Some(&path));
+    let (found, verdict) = judge(&path);
     let mut text = String::new();
     for finding in &found {
         let place = match (&finding.file, finding.line) {

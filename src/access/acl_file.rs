@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Access;
-use crate::conf::diagnostic::{Diagnostic, Severity};
+use crate::conf::diagnostic::{Diagnostic, Findings, Severity};
 use crate::mqtt::topic_filter;
 
 /// The rules of one ACL file. No rule at all denies everything.
@@ -47,7 +47,7 @@ impl Acl {
     /// `Err` holds every error; warnings come with the rules.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<(Self, Vec<Diagnostic>), Vec<Diagnostic>> {
         let mut acl = Self::default();
-        let mut diagnostics = Vec::new();
+        let mut diagnostics = Findings::default();
         let mut user: Option<Box<str>> = None;
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
@@ -55,7 +55,9 @@ impl Acl {
                 diagnostics.push(Diagnostic { severity, file: Some(path.to_owned()), line: Some(index + 1), message, hint: None });
             }
         }
-        if diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error) { Err(diagnostics) } else { Ok((acl, diagnostics)) }
+        let is_wrong = diagnostics.has_error();
+        let diagnostics = diagnostics.end(path);
+        if is_wrong { Err(diagnostics) } else { Ok((acl, diagnostics)) }
     }
 
     fn add_line(&mut self, path: &Path, line: &[u8], user: &mut Option<Box<str>>) -> Result<(), (Severity, String)> {

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::path::Path;
 
 use super::password_hash::{HashError, PasswordHash};
-use crate::conf::diagnostic::{Diagnostic, Severity};
+use crate::conf::diagnostic::{Diagnostic, Findings, Severity};
 
 /// Bytes of a user name: what a string of MQTT can hold.
 const USERNAME_BYTES_MAX: usize = 65535;
@@ -33,7 +33,7 @@ impl Passwords {
     /// Never fails: a broken line costs its own user and a diagnostic with its line number.
     pub fn parse(path: &Path, bytes: &[u8]) -> (Self, Vec<Diagnostic>) {
         let mut passwords = Self::default();
-        let mut diagnostics = Vec::new();
+        let mut diagnostics = Findings::default();
         let mut report = |index: usize, finding: Finding| {
             let Finding { severity, message, hint } = finding;
             diagnostics.push(Diagnostic { severity, file: Some(path.to_owned()), line: Some(index + 1), message, hint });
@@ -55,7 +55,7 @@ impl Passwords {
                 }
             }
         }
-        (passwords, diagnostics)
+        (passwords, diagnostics.end(path))
     }
 
     /// Whether the file has this very entry (user name and hash line), to find who changed at a reload.
@@ -160,6 +160,13 @@ mod tests {
                 "/pw:4: Error: Invalid line in password file '/pw', no username.",
             ]
         );
+    }
+
+    #[test]
+    fn what_is_no_password_file_is_not_complained_of_without_end() {
+        let (_, diagnostics) = parse(&format!("{}\n{}", "a:b\n".repeat(100_000), "x".repeat(100_000) + ":y"));
+        assert_eq!(diagnostics.len(), 201);
+        assert_eq!(diagnostics[200], "/pw: Error: There are 99801 findings more. Is this the right file?");
     }
 
     #[test]

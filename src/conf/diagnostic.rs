@@ -1,7 +1,7 @@
 //! A finding in a configuration, password or ACL file: place, word, reason, next step, in one line.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::logging::LogType;
 
@@ -22,6 +22,61 @@ pub struct Diagnostic {
     pub message: String,
     /// The near miss or the next step.
     pub hint: Option<String>,
+}
+
+/// Most findings of one file: something else that was taken for one must not fill the memory, nor the log.
+pub const FINDINGS_MAX: usize = 200;
+/// Bytes of a sentence, which may quote a line.
+const SENTENCE_MAX: usize = 1_000;
+
+/// A sentence that is not too long.
+pub(super) fn cut(mut sentence: String) -> String {
+    if sentence.len() > SENTENCE_MAX {
+        sentence.truncate(sentence.floor_char_boundary(SENTENCE_MAX));
+        sentence.push('…');
+    }
+    sentence
+}
+
+/// The findings of one file, of which there are not too many.
+#[derive(Debug, Default)]
+pub struct Findings {
+    kept: Vec<Diagnostic>,
+    has_error: bool,
+    /// How many are not kept.
+    more: usize,
+}
+
+impl Findings {
+    pub fn push(&mut self, found: Diagnostic) {
+        self.has_error |= found.severity == Severity::Error;
+        if self.kept.len() < FINDINGS_MAX {
+            self.kept.push(Diagnostic { message: cut(found.message), ..found });
+        } else {
+            self.more += 1;
+        }
+    }
+
+    pub fn has_error(&self) -> bool {
+        self.has_error
+    }
+
+    /// All that were kept, and how many were not.
+    pub fn end(self, file: &Path) -> Vec<Diagnostic> {
+        let Self { mut kept, has_error, more } = self;
+        if more > 0 {
+            let (severity, word) = if has_error { (Severity::Error, "Error") } else { (Severity::Warning, "Warning") };
+            let message = format!("{word}: There are {more} findings more.");
+            kept.push(Diagnostic {
+                severity,
+                file: Some(file.to_owned()),
+                line: None,
+                message,
+                hint: Some("Is this the right file?".into()),
+            });
+        }
+        kept
+    }
 }
 
 /// By file in the order they were first spoken of, then by line; what concerns no file comes last.

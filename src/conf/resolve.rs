@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::bridges::Bridge;
-use super::diagnostic::{Diagnostic, Severity};
+use super::diagnostic::{Diagnostic, FINDINGS_MAX, Severity, cut};
 use super::draft::{Draft, ListenerDraft, SecurityDraft};
 use super::files::ReadFiles;
 use super::near::near;
@@ -14,8 +14,9 @@ use super::plugins::Plugins;
 use super::syntax::{self, Directive, Line};
 use super::value::{self, Fault};
 
-/// Most findings of one configuration: a binary file taken for one must not fill the memory.
-const DIAGNOSTICS_MAX: usize = 200;
+/// Of mosquitto.conf and all that it includes. PID 1 reads it, and may not be the one who wrote it.
+const BYTES_MAX: usize = 4 << 20;
+const INCLUDED_MAX: usize = 1_000;
 
 /// Reads a file and what it includes.
 pub(super) struct Reader<'a> {
@@ -28,6 +29,9 @@ pub(super) struct Reader<'a> {
     pub(super) bridge: Option<Bridge>,
     /// A security option was seen: too late for `per_listener_settings`.
     security_seen: bool,
+    /// Bytes that were read, and files and folders that were included.
+    bytes: usize,
+    included: usize,
     pub(super) here: Here,
 }
 
@@ -52,13 +56,15 @@ impl<'a> Reader<'a> {
             plugins: Plugins::default(),
             bridge: None,
             security_seen: false,
+            bytes: 0,
+            included: 0,
             here: Here::default(),
         }
     }
 
     /// Reads one file at the place where the reader is.
     pub(super) fn file(&mut self, path: &Path) {
-        if self.diagnostics.len() > DIAGNOSTICS_MAX {
+        if self.diagnostics.len() > FINDINGS_MAX {
             return;
         }
         let bytes = match self.files.read(path) {
@@ -66,8 +72,13 @@ impl<'a> Reader<'a> {
             Err(error) => return self.unreadable(path, &error),
         };
         path.clone_into(&mut self.here.file);
+        self.bytes = self.bytes.saturating_add(bytes.len());
+        if self.bytes > BYTES_MAX {
+            return self
+                .error("The configuration is longer than 4 MiB with all that it includes.", Some("Is this a mosquitto.conf?".into()));
+        }
         for line in syntax::lines(&bytes) {
-            if self.diagnostics.len() >= DIAGNOSTICS_MAX {
+            if self.diagnostics.len() >= FINDINGS_MAX {
                 self.here.line = 0;
                 self.error("Too many errors; the rest of the configuration was not read.", Some("Is this a mosquitto.conf?".into()));
                 return;
@@ -113,7 +124,7 @@ impl<'a> Reader<'a> {
 
     fn found(&mut self, severity: Severity, message: String, hint: Option<String>) {
         let line = (self.here.line > 0).then_some(self.here.line);
-        self.diagnostics.push(Diagnostic { severity, file: Some(self.here.file.clone()), line, message, hint });
+        self.diagnostics.push(Diagnostic { severity, file: Some(self.here.file.clone()), line, message: cut(message), hint });
     }
 
     fn directive(&mut self, directive: &Directive<'_>) -> Result<(), Fault> {
@@ -258,6 +269,10 @@ impl<'a> Reader<'a> {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             name.chars().map(|c| (c.to_ascii_lowercase(), c)).collect::<Vec<_>>()
         });
+        self.included = self.included.saturating_add(1 + paths.len());
+        if self.included > INCLUDED_MAX {
+            return Err(Fault::new(format!("More than {INCLUDED_MAX} files and folders are included.")));
+        }
         let main = self.here.clone();
         self.plugin_done();
         self.bridge_done();

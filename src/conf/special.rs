@@ -49,6 +49,9 @@ impl Reader<'_> {
     }
 
     fn open(&mut self, directive: &Directive<'_>) -> Result<(), Fault> {
+        if self.draft.listeners.len() >= LISTENERS_MAX {
+            return Err(Fault::new(format!("More than {LISTENERS_MAX} listeners.")));
+        }
         let mut draft = ListenerDraft { at: Some((self.here.file.clone(), directive.line)), ..ListenerDraft::default() };
         let words = address(directive);
         if let Ok((port, address)) = &words {
@@ -159,6 +162,9 @@ impl Reader<'_> {
         Ok(())
     }
 }
+
+/// Nobody listens in so many places; each costs memory and a look at the others.
+const LISTENERS_MAX: usize = 1_000;
 
 /// Longest `listener_auto_id_prefix` in bytes, as in mosquitto.
 const ID_PREFIX_MAX: usize = 50;

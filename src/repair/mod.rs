@@ -180,6 +180,18 @@ mod tests {
     }
 
     #[test]
+    fn a_single_folder_without_end_does_not_hold_the_walk() {
+        let request = Request { time_budget: Duration::ZERO, ..request("one-folder") };
+        for nth in 0..100 {
+            std::fs::create_dir_all(request.root.join(format!("data/{nth}"))).expect("a folder");
+        }
+        let mut repair = apply::Repair::new(&request);
+        assert_eq!(repair.entries(std::path::Path::new("data")).len(), 1);
+        assert!(!repair.complete);
+        let _ = std::fs::remove_dir_all(&request.root);
+    }
+
+    #[test]
     fn unusable_files_have_substitutes_under_the_names_that_the_configuration_uses() {
         let mut request = request("substitutes");
         request.named.password_files = vec![request.root.join("config/passwd"), request.root.join("pwfile/pwfile")];

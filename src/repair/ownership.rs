@@ -40,6 +40,9 @@ const FIRST: [&str; 4] = ["config", "conf", "pwfile", "certs"];
 /// What can be large comes last.
 const LAST: [&str; 2] = ["data", "log"];
 
+/// Folders, and entries of one folder, that are kept in mind at once.
+const PENDING_MAX: usize = 100_000;
+
 impl Repair<'_> {
     /// Walks the root. Nothing happens without an owner to give it to.
     pub(super) fn own(&mut self) {
@@ -73,9 +76,6 @@ impl Repair<'_> {
     fn walk(&mut self, top: PathBuf, device: u64, owner: (u32, u32)) -> ControlFlow<()> {
         let mut folders = vec![top];
         while let Some(folder) = folders.pop() {
-            if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return ControlFlow::Break(());
-            }
             for (name, facts) in self.entries(&folder) {
                 if facts.kind == Kind::Folder && facts.device != device {
                     if (facts.uid, facts.gid) != owner {
@@ -89,24 +89,45 @@ impl Repair<'_> {
                     folders.push(name);
                 }
             }
+            // What is left of this folder and of those that wait is for the next time.
+            if self.is_late() || !self.complete || self.has_too_many(folders.len()) {
+                return ControlFlow::Break(());
+            }
         }
         ControlFlow::Continue(())
     }
 
+    /// PID 1 has no more time for this; whoever asks for all of it waits.
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// Nor memory: the broker's user may have made any number of folders.
+    fn has_too_many(&self, count: usize) -> bool {
+        self.deadline.is_some() && count >= PENDING_MAX
+    }
+
     /// What is in a folder; only folders and what has a wrong owner, so that 100,000 right files cost no memory.
-    fn entries(&mut self, folder: &Path) -> Vec<(PathBuf, Facts)> {
+    pub(super) fn entries(&mut self, folder: &Path) -> Vec<(PathBuf, Facts)> {
         let owner = self.request.owner;
         let Some(base) = self.anchor.root() else { return Vec::new() };
         let entries = std::cell::RefCell::new(Vec::new());
+        let cut = std::cell::Cell::new(false);
         let result = as_allowed(owner, || {
             entries.borrow_mut().clear();
             base.for_each(folder, |name, facts| {
                 if facts.kind == Kind::Folder || Some((facts.uid, facts.gid)) != owner {
                     entries.borrow_mut().push((folder.join(name), facts));
                 }
-                ControlFlow::Continue(())
+                // The top is always seen: there stands what the broker needs first.
+                let is_late = !folder.as_os_str().is_empty() && self.is_late();
+                cut.set(is_late || self.has_too_many(entries.borrow().len()));
+                if cut.get() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
         });
+        if cut.get() {
+            self.complete = false;
+        }
         if let Err(error) = result {
             let path = self.request.root.join(folder);
             // What the broker's account closed to us is in order as it is.

@@ -7,6 +7,7 @@ mod identity;
 pub mod leaf;
 pub mod lists;
 mod path;
+mod pem;
 pub mod self_made;
 pub mod signatures;
 pub mod trust;
@@ -82,7 +83,7 @@ fn pair(files: &dyn ReadFiles, certfile: &Path, keyfile: &Path, provider: &Crypt
     };
     let bad_key =
         |reason: String| fault(format!("Error: Unable to load server key file \"{}\". Check keyfile.", keyfile.display()), reason);
-    let bytes = files.read(certfile).map_err(|error| bad_certificate(error.to_string()))?;
+    let bytes = files.read_part(certfile, &pem::certificates).map_err(|error| bad_certificate(error.to_string()))?;
     let chain = certificates(&bytes).map_err(bad_certificate)?;
     let Some(first) = chain.first() else { return Err(bad_certificate("no certificate in PEM form is in it".into())) };
     if identity::public_key(first).is_none() {
@@ -176,7 +177,7 @@ fn authorities(files: &dyn ReadFiles, tls: &Tls) -> Result<Vec<CertificateDer<'s
     let mut authorities = Vec::new();
     if let Some(cafile) = &tls.cafile {
         let bad = |reason: String| fault(format!("Error: Unable to load CA certificates. Check cafile \"{}\".", cafile.display()), reason);
-        let bytes = files.read(cafile).map_err(|error| bad(error.to_string()))?;
+        let bytes = files.read_part(cafile, &pem::certificates).map_err(|error| bad(error.to_string()))?;
         authorities = certificates(&bytes).map_err(bad)?;
         if authorities.is_empty() {
             return Err(bad("no certificate in PEM form is in it".into()));
@@ -186,7 +187,7 @@ fn authorities(files: &dyn ReadFiles, tls: &Tls) -> Result<Vec<CertificateDer<'s
         let bad = |reason: String| fault(format!("Error: Unable to load CA certificates. Check capath \"{}\".", capath.display()), reason);
         let paths = files.list(capath).map_err(|error| bad(error.to_string()))?;
         for path in paths.iter().filter(|path| is_hashed(path)) {
-            let found = files.read(path).map_err(|error| error.to_string()).and_then(|bytes| certificates(&bytes));
+            let found = files.read_part(path, &pem::certificates).map_err(|error| error.to_string()).and_then(|bytes| certificates(&bytes));
             authorities.extend(found.map_err(|reason| bad(format!("{}: {reason}", path.display())))?);
         }
     }
@@ -208,7 +209,7 @@ fn revocation_lists(files: &dyn ReadFiles, tls: &Tls, trust: &Trust) -> Result<O
     let bad = |reason: String| {
         fault(format!("Error: Unable to load certificate revocation file \"{}\". Check crlfile.", crlfile.display()), reason)
     };
-    let bytes = files.read(crlfile).map_err(|error| bad(error.to_string()))?;
+    let bytes = files.read_part(crlfile, &pem::lists).map_err(|error| bad(error.to_string()))?;
     Lists::read(&bytes, trust.certificates()).map(Some).map_err(bad)
 }
 

@@ -34,6 +34,19 @@ fn each_security_gets_its_own_files() {
     assert_eq!(diagnostics.len(), 1);
 }
 
+/// The one device that people name: an empty file.
+#[test]
+fn dev_null_is_a_file_without_users_and_without_rules() {
+    let null = Path::new("/dev/null");
+    let (tables, diagnostics) = access::load(&Disk, &conf_with(Some(null), Some(null))).expect("files");
+    let [(Some(passwords), Some(acl))] = &tables[..] else { panic!("{tables:?}") };
+    assert!(diagnostics.is_empty() && !passwords.verify("anna", b"") && !acl.permits("c", None, "a", Access::Write));
+    for device in ["/dev/zero", "/proc/self/environ"] {
+        let error = access::load(&Disk, &conf_with(Some(Path::new(device)), None)).expect_err("no file");
+        assert!(lines(&error)[0].starts_with(&format!("Error: Unable to open pwfile \"{device}\". (it is ")), "{error:?}");
+    }
+}
+
 #[test]
 fn a_missing_file_is_said_in_mosquittos_words_and_is_13() {
     let folder = Folder::new("access");

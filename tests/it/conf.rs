@@ -247,6 +247,31 @@ fn explain_prints_a_row_and_the_near_miss() {
 }
 
 #[test]
+fn a_configuration_that_would_fill_memory_or_never_end_is_refused() {
+    let error = |text: &str, others: &[(&str, &str)]| load(text, others).expect_err("too much").join(" | ");
+    assert!(error(&"# nothing\n".repeat(500_000), &[]).contains("longer than 4 MiB"));
+    let listeners: String = (1..=1_001).map(|port| format!("listener {port}\n")).collect();
+    assert!(error(&listeners, &[]).contains("More than 1000 listeners."));
+    let folder = Folder::new("included");
+    folder.write("a.conf", "# nothing\n");
+    let include = format!("include_dir {}\n", folder.path().display());
+    assert!(load(&include.repeat(500), &[]).is_ok());
+    assert!(error(&include.repeat(501), &[]).contains("More than 1000 files and folders are included."));
+    (0..10_001).for_each(|nth| drop(folder.write(&format!("{nth}"), "")));
+    assert!(error(&include, &[]).contains("there are more than 10,000 files in it"));
+    // A line is quoted, but not all of one that never ends.
+    assert!(error(&"x".repeat(1_000_000), &[]).len() < 2_000);
+}
+
+#[test]
+fn check_takes_a_configuration_from_a_pipe() {
+    let check = |text: &str| run(Command::new("sh").args(["-c", &format!("echo '{text}' | {} check -c /dev/stdin", darner().display())]));
+    assert_eq!(check("listener 1883"), (0, "Configuration file is OK.\n".to_owned(), String::new()));
+    let (code, said, _) = check("listner 1883");
+    assert!(code == 3 && said.starts_with("/dev/stdin:1: Error: Unknown configuration variable 'listner'."), "{code} {said}");
+}
+
+#[test]
 fn a_file_of_noise_gives_a_bounded_list() {
     let noise = "\u{1}noise\n".repeat(100_000);
     let found = load(&noise, &[]).expect_err("refused");

@@ -184,6 +184,10 @@ fn whose_password_is_being_checked_is_no_stranger() {
     assert!(strangers.len() > 120);
     broker.wait_for_log("Unable to accept new connections");
     let mut answer = [0; 4];
+    member.set_nonblocking(true).expect("a socket");
+    let early = member.read(&mut answer).map_err(|error| error.kind());
+    assert_eq!(early, Err(std::io::ErrorKind::WouldBlock), "the check was over before anybody had to go");
+    member.set_nonblocking(false).expect("a socket");
     member.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
     member.read_exact(&mut answer).unwrap_or_else(|error| panic!("{error}: {}", broker.log()));
     assert_eq!(answer, CONNACK, "{}", broker.log());

@@ -2,6 +2,7 @@
 
 mod by_itself;
 mod dates;
+mod handed;
 mod judged;
 pub mod raw;
 mod reload;
@@ -71,7 +72,7 @@ impl Authority {
         folder.write(&format!("{name}.key"), key.serialize_pem());
     }
 
-    fn revoke(&self, folder: &Folder, serials: &[u64]) {
+    pub(super) fn revoke(&self, folder: &Folder, serials: &[u64]) {
         self.revoke_until(folder, serials, 2090);
     }
 
