@@ -25,10 +25,11 @@ run:
 	@exec target/debug/darner
 
 # The image is built before the tests, which then find all of it in Docker's cache: a compiler beside them would disturb them.
+# Some tests are about signals, which `nohup` and some CI runners have ignored.
 test: docker-setup check
 	@tests/setup/python.sh
 	@if docker info >/dev/null 2>&1; then docker build -q . >/dev/null; fi
-	@PATH="$(TEST_PATH)" cargo test --locked --no-fail-fast
+	@PATH="$(TEST_PATH)" env --default-signal cargo test --locked --no-fail-fast
 
 # SEED=n begins at seed n.
 soak:

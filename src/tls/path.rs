@@ -142,8 +142,12 @@ impl Way<'_> {
         below: usize,
         signatures: &mut u32,
     ) -> Result<&X509Certificate<'_>, CertificateError> {
-        // What webpki does not take either.
-        if [OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA].contains(&certificate.signature_algorithm.algorithm) {
+        // What webpki does not take either. What is signed, and what says how, are one.
+        let said = &certificate.signature_algorithm;
+        if *said != certificate.tbs_certificate.signature {
+            return Err(CertificateError::BadEncoding);
+        }
+        if [OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA].contains(&said.algorithm) {
             return Err(CertificateError::BadSignature);
         }
         let mut fault = CertificateError::UnknownIssuer;
