@@ -5,10 +5,10 @@
 use rustls::CertificateError;
 use rustls::pki_types::UnixTime;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::{ExtendedKeyUsage, KeyUsage};
+use x509_parser::extensions::{ExtendedKeyUsage, KeyUsage, ParsedExtension};
 use x509_parser::oid_registry::{
-    OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA, OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_EXTENDED_KEY_USAGE, OID_X509_EXT_KEY_USAGE,
-    OID_X509_EXT_NAME_CONSTRAINTS, OID_X509_EXT_SUBJECT_ALT_NAME,
+    OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA, OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_CERT_TYPE, OID_X509_EXT_EXTENDED_KEY_USAGE,
+    OID_X509_EXT_KEY_USAGE, OID_X509_EXT_NAME_CONSTRAINTS, OID_X509_EXT_SUBJECT_ALT_NAME,
 };
 use x509_parser::x509::X509Version;
 
@@ -43,7 +43,17 @@ pub(super) fn serves(leaf: &X509Certificate<'_>, purpose: Purpose) -> bool {
         Purpose::Client => usage.digital_signature() || usage.key_agreement(),
         Purpose::Server => usage.digital_signature() || usage.key_agreement() || usage.key_encipherment(),
     };
-    has_usage(leaf, is_for_us) && has_extended_usage(leaf, purpose)
+    has_usage(leaf, is_for_us) && has_extended_usage(leaf, purpose) && has_netscape_usage(leaf, purpose)
+}
+
+/// What said the same before there was an extended key usage; easy-rsa still writes it when it is asked to.
+fn has_netscape_usage(leaf: &X509Certificate<'_>, purpose: Purpose) -> bool {
+    let mut said = leaf.extensions().iter().filter(|extension| extension.oid == OID_X509_EXT_CERT_TYPE);
+    said.all(|extension| match (extension.parsed_extension(), purpose) {
+        (ParsedExtension::NSCertType(usage), Purpose::Client) => usage.ssl_client(),
+        (ParsedExtension::NSCertType(usage), Purpose::Server) => usage.ssl_server(),
+        _ => false,
+    })
 }
 
 /// Whether others are believed that it signed. One of version 1 has nothing that would forbid it, but only a root is taken for an authority

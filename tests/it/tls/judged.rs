@@ -7,8 +7,8 @@ use darner::tls::lists::Lists;
 use darner::tls::trust::{Purpose, Rules, Trust};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint, CrlIssuingDistributionPoint, CrlScope,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, SigningKey as _,
-    date_time_ymd,
+    CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    SigningKey as _, date_time_ymd,
 };
 use rustls::CertificateError;
 use rustls::pki_types::UnixTime;
@@ -253,6 +253,11 @@ fn a_key_is_for_what_its_certificate_says() {
     cases.certificate("agrees", Some(&ca), usage(KeyAgreement));
     cases.certificate("enciphers", Some(&ca), usage(KeyEncipherment));
     cases.certificate("data", Some(&ca), usage(DataEncipherment));
+    // Netscape's certificate type: a bit string of one bit.
+    for (name, bits) in [("netscape-client", [3, 2, 7, 0x80]), ("netscape-server", [3, 2, 6, 0x40])] {
+        let content = CustomExtension::from_oid_content(&[2, 16, 840, 1, 113_730, 1, 1], bits.to_vec());
+        cases.certificate(name, Some(&ca), |params| params.custom_extensions = vec![content]);
+    }
     for (name, usages) in [("client-ca", vec![ClientAuth]), ("server-ca", vec![ServerAuth]), ("both-ca", vec![ServerAuth, ClientAuth])] {
         let change = |params: &mut CertificateParams| {
             authority(params);
@@ -268,6 +273,8 @@ fn a_key_is_for_what_its_certificate_says() {
         cases.case(["ca", "", "clients", ""], given(!of_brokers));
         cases.case(["ca", "", "servers", ""], given(of_brokers));
         cases.case(["ca", "", "enciphers", ""], given(of_brokers));
+        cases.case(["ca", "", "netscape-client", ""], given(!of_brokers));
+        cases.case(["ca", "", "netscape-server", ""], given(of_brokers));
         for leaf in ["both", "signs", "agrees"] {
             cases.case(["ca", "", leaf, ""], Ok(()));
         }
