@@ -106,7 +106,7 @@ impl TlsOptions {
 fn files_in(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let entries = std::fs::read_dir(folder).map_err(|error| format!("{}: {}", folder.display(), super::dial::plain(&error)))?;
     let files = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-    Ok(files.filter(|file| certificates(file).is_ok()).collect())
+    Ok(files.filter(|file| tls::is_hashed(file) && certificates(file).is_ok()).collect())
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -169,14 +169,19 @@ impl ServerCertVerifier for BrokerVerifier {
     }
 }
 
-/// A certificate without alternative names, as many a house made for itself, is for the host of its common name.
+/// A certificate without alternative DNS names, as many a house made for itself, is for the host of its common name, which mosquitto's tools
+/// take for an address, too.
 fn is_common_name(certificate: &CertificateDer<'_>, host: &ServerName<'_>) -> bool {
     let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return false };
-    if !matches!(certificate.subject_alternative_name(), Ok(None)) {
+    if tls::has_dns_name(&certificate) != Some(false) {
         return false;
     }
+    let host = host.to_str();
     let name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
-    name.is_some_and(|name| name.eq_ignore_ascii_case(&host.to_str()))
+    name.is_some_and(|name| match (name.strip_prefix("*."), host.split_once('.')) {
+        (Some(parent), Some((_, above))) => parent.contains('.') && parent.eq_ignore_ascii_case(above),
+        _ => name.eq_ignore_ascii_case(&host),
+    })
 }
 
 /// A connection whose handshake is done.
@@ -256,5 +261,30 @@ impl Write for TlsStream {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_common_name_counts_where_no_other_dns_name_is_said() {
+        let is_for = |common_name: &str, others: &[&str], host: &str| {
+            let mut params =
+                rcgen::CertificateParams::new(others.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).expect("names");
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params.distinguished_name.push(rcgen::DnType::CommonName, common_name);
+            let certificate = params.self_signed(&rcgen::KeyPair::generate().expect("a key")).expect("signed");
+            is_common_name(certificate.der(), &ServerName::try_from(host.to_owned()).expect("a host"))
+        };
+        assert!(is_for("broker", &[], "BROKER") && is_for("192.168.1.10", &[], "192.168.1.10"));
+        assert!(is_for("broker", &["192.168.1.10"], "broker"), "an address is no DNS name");
+        assert!(!is_for("broker", &["other"], "broker") && !is_for("broker", &[], "other"));
+        assert!(is_for("*.house.example", &[], "a.house.example"));
+        for host in ["house.example", "a.b.house.example", "b.other.example"] {
+            assert!(!is_for("*.house.example", &[], host), "{host}");
+        }
+        assert!(!is_for("*.example", &[], "a.example") && !is_for("*", &[], "a"));
     }
 }

@@ -7,15 +7,17 @@ use rustls::CertificateError;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use x509_parser::certificate::X509Certificate;
+use x509_parser::der_parser::Oid;
 use x509_parser::extensions::{DistributionPointName, IssuingDistributionPoint, ParsedExtension};
 use x509_parser::oid_registry::{
-    OID_X509_EXT_CRL_DISTRIBUTION_POINTS, OID_X509_EXT_DELTA_CRL_INDICATOR, OID_X509_EXT_ISSUER_DISTRIBUTION_POINT,
+    OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER, OID_X509_EXT_CRL_DISTRIBUTION_POINTS, OID_X509_EXT_DELTA_CRL_INDICATOR,
+    OID_X509_EXT_ISSUER_DISTRIBUTION_POINT,
 };
 use x509_parser::prelude::{FromDer as _, X509Extension};
 use x509_parser::revocation_list::{CertificateRevocationList, RevokedCertificate};
 use x509_parser::x509::ReasonCode;
 
-use super::path::seconds;
+use super::path::{is_key_of, seconds};
 use super::trust;
 
 /// Those of a file.
@@ -36,39 +38,46 @@ struct List {
     is_understood: bool,
     /// It says that something is not in it: what, it is asked each time.
     is_partial: bool,
+    /// It says what has changed since another one.
+    is_delta: bool,
     serials: HashSet<Vec<u8>>,
 }
 
 impl Lists {
-    /// Reads a file in PEM form; `trusted` are those who may have signed what is in it.
+    /// Reads those of a text in PEM form, which may have none; `trusted` are those who may have signed them.
     ///
     /// # Errors
     /// What is damaged, as half a sentence.
-    pub fn read<'a>(bytes: &[u8], trusted: impl Iterator<Item = &'a CertificateDer<'static>> + Clone) -> Result<Self, String> {
-        let mut lists = Vec::new();
+    pub fn add<'a>(&mut self, bytes: &[u8], trusted: impl Iterator<Item = &'a CertificateDer<'static>> + Clone) -> Result<(), String> {
         for der in CertificateRevocationListDer::pem_slice_iter(bytes) {
             let der = der.map_err(|error| error.to_string())?;
-            let list = List::new(der, trusted.clone()).ok_or_else(|| format!("list {} in it is damaged", lists.len() + 1))?;
-            lists.push(list);
+            let list = List::new(der, trusted.clone()).ok_or_else(|| format!("list {} in it is damaged", self.0.len() + 1))?;
+            self.0.push(list);
         }
-        if lists.is_empty() { Err("no list in PEM form is in it".into()) } else { Ok(Self(lists)) }
+        Ok(())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// That a list by the issuer of `leaf` is there, and `leaf` is not in it.
     pub(super) fn look_up(&self, leaf: &X509Certificate<'_>, issuer: &X509Certificate<'_>, now: UnixTime) -> Result<(), CertificateError> {
         let now = seconds(now);
-        let about_it = self.0.iter().filter(|list| list.is_by(issuer) && list.is_about(leaf));
-        let best = about_it.max_by_key(|list| (list.is_understood, list.is_in_time(now), list.since));
-        let list = best.ok_or(CertificateError::UnknownRevocationStatus)?;
-        if !list.is_understood {
-            return Err(CertificateError::UnhandledCriticalExtension);
-        }
-        match list.until {
-            Some(until) if until < now => return Err(CertificateError::ExpiredRevocationList),
-            _ if list.since > now => return Err(CertificateError::UnknownRevocationStatus),
+        let about_it: Vec<_> = self.0.iter().filter(|list| list.is_by(issuer) && list.is_about(leaf)).collect();
+        let rank = |list: &List| (list.is_understood, list.is_in_time(now), list.since);
+        let best = about_it.iter().map(|list| rank(list)).max().ok_or(CertificateError::UnknownRevocationStatus)?;
+        match best {
+            (false, ..) => return Err(CertificateError::UnhandledCriticalExtension),
+            (_, false, since) if since > now => return Err(CertificateError::UnknownRevocationStatus),
+            (_, false, _) => return Err(CertificateError::ExpiredRevocationList),
             _ => {}
         }
-        if list.serials.contains(number(leaf.raw_serial())) { Err(CertificateError::Revoked) } else { Ok(()) }
+        // Of two that are equally new either may be meant, and one that only says what has changed leaves the one before it as it is.
+        let newest_whole = about_it.iter().filter(|list| !list.is_delta).map(|list| rank(list)).max();
+        let counts = |list: &List| rank(list) == best || Some(rank(list)) == newest_whole || list.is_delta && list.is_in_time(now);
+        let is_in = |list: &List| list.serials.contains(number(leaf.raw_serial()));
+        if about_it.iter().any(|list| counts(list) && is_in(list)) { Err(CertificateError::Revoked) } else { Ok(()) }
     }
 }
 
@@ -88,9 +97,10 @@ impl List {
         let issuer = parsed.issuer().as_raw();
         let signers = trusted.filter_map(trust::parse).filter(|one| one.subject().as_raw() == issuer && is_signed(&parsed, one));
         let signers = signers.map(|one| one.public_key().raw.to_vec()).collect();
-        let is_about_scope =
-            |one: &X509Extension<'_>| [OID_X509_EXT_ISSUER_DISTRIBUTION_POINT, OID_X509_EXT_DELTA_CRL_INDICATOR].contains(&one.oid);
-        let is_understood = parsed.extensions().iter().all(|one| !one.critical || is_about_scope(one))
+        const KNOWN: [Oid<'static>; 3] =
+            [OID_X509_EXT_ISSUER_DISTRIBUTION_POINT, OID_X509_EXT_DELTA_CRL_INDICATOR, OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER];
+        let has = |oid: &Oid<'_>| parsed.extensions().iter().any(|one| one.oid == *oid);
+        let is_understood = parsed.extensions().iter().all(|one| !one.critical || KNOWN.contains(&one.oid))
             && parsed.iter_revoked_certificates().all(|entry| entry.extensions().iter().all(|one| !one.critical));
         let revoked = parsed.iter_revoked_certificates().filter(|entry| is_revoked(entry));
         Some(Self {
@@ -99,7 +109,8 @@ impl List {
             since: parsed.last_update().timestamp(),
             until: parsed.next_update().map(|until| until.timestamp()),
             is_understood,
-            is_partial: parsed.extensions().iter().any(is_about_scope),
+            is_partial: has(&OID_X509_EXT_ISSUER_DISTRIBUTION_POINT),
+            is_delta: has(&OID_X509_EXT_DELTA_CRL_INDICATOR),
             serials: revoked.map(|entry| number(entry.raw_serial()).to_vec()).collect(),
             der: der.clone(),
         })
@@ -122,7 +133,6 @@ impl List {
         }
         let Some(parsed) = parse(&self.der) else { return false };
         parsed.extensions().iter().all(|extension| match extension.parsed_extension() {
-            _ if extension.oid == OID_X509_EXT_DELTA_CRL_INDICATOR => false,
             ParsedExtension::IssuingDistributionPoint(scope) => covers(scope, leaf),
             _ => extension.oid != OID_X509_EXT_ISSUER_DISTRIBUTION_POINT,
         })
@@ -154,5 +164,9 @@ fn parse<'a>(list: &'a CertificateRevocationListDer<'_>) -> Option<CertificateRe
 }
 
 fn is_signed(list: &CertificateRevocationList<'_>, issuer: &X509Certificate<'_>) -> bool {
-    list.verify_signature(issuer.public_key()).is_ok()
+    let said = list.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(said) => Some(said),
+        _ => None,
+    });
+    is_key_of(issuer, said) && list.verify_signature(issuer.public_key()).is_ok()
 }

@@ -195,25 +195,54 @@ fn authorities(files: &dyn ReadFiles, tls: &Tls) -> Result<Vec<CertificateDer<'s
 }
 
 /// A name that `openssl rehash` gives, like `9d66eef0.0`: OpenSSL finds no other certificate in a capath.
-fn is_hashed(path: &Path) -> bool {
+pub fn is_hashed(path: &Path) -> bool {
+    has_number(path, "")
+}
+
+/// The same of a revocation list, `9d66eef0.r0`.
+fn is_hashed_list(path: &Path) -> bool {
+    has_number(path, "r")
+}
+
+fn has_number(path: &Path, letter: &str) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let Some((hash, number)) = name.split_once('.') else { return false };
+    let Some(number) = number.strip_prefix(letter) else { return false };
     hash.len() == 8
         && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
         && !number.is_empty()
         && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// The lists of crlfile, and those that OpenSSL finds in cafile and capath where it is asked to look; `None`: it is not.
 fn revocation_lists(files: &dyn ReadFiles, tls: &Tls, trust: &Trust) -> Result<Option<Lists>, Diagnostic> {
     let Some(crlfile) = &tls.crlfile else { return Ok(None) };
-    let bad = |reason: String| {
-        fault(format!("Error: Unable to load certificate revocation file \"{}\". Check crlfile.", crlfile.display()), reason)
+    let bad = |path: &Path, reason: String| {
+        fault(format!("Error: Unable to load certificate revocation file \"{}\". Check crlfile.", path.display()), reason)
     };
-    let bytes = files.read_part(crlfile, &pem::lists).map_err(|error| bad(error.to_string()))?;
-    Lists::read(&bytes, trust.certificates()).map(Some).map_err(bad)
+    let mut lists = Lists::default();
+    let mut add = |path: &Path| {
+        let bytes = files.read_part(path, &pem::lists).map_err(|error| bad(path, error.to_string()))?;
+        lists.add(&bytes, trust.certificates()).map_err(|reason| bad(path, reason))?;
+        Ok(lists.is_empty())
+    };
+    if add(crlfile)? {
+        return Err(bad(crlfile, "no list in PEM form is in it".into()));
+    }
+    if let Some(cafile) = &tls.cafile {
+        add(cafile)?;
+    }
+    if let Some(capath) = &tls.capath {
+        let paths = files.list(capath).map_err(|error| bad(capath, error.to_string()))?;
+        for path in paths.iter().filter(|path| is_hashed_list(path)) {
+            add(path)?;
+        }
+    }
+    Ok(Some(lists))
 }
 
 pub use identity::is_user_name;
+pub use path::has_dns_name;
 
 /// What a client that has shown its certificate is called on this listener; `None` where the certificate does not say.
 pub fn certificate_user(tls: &Tls, chain: Option<&[CertificateDer<'_>]>) -> Option<String> {

@@ -1,23 +1,21 @@
 //! Whom a certificate is believed: it, those that came with it, and those that are trusted → believed, or why not.
 //!
-//! webpki finds the way from a certificate to a root. What OpenSSL, and so mosquitto, asks beyond that is asked here: whether a root may sign
-//! (webpki takes each one that is trusted for an authority), its dates, and what a key is for. Leaves that webpki does not take at all
-//! go the way in `path`.
+//! The way to a root is found in `path`, by OpenSSL's rules, which mosquitto follows. webpki then judges that way a second time, but for leaves
+//! that it does not take at all: those of X.509 version 1, which `openssl x509 -req` makes where nobody gives it extensions, as mosquitto's
+//! manual does it, and those that could sign others. Names that an authority may sign for are looked at there.
 
-use std::cell::RefCell;
+use std::sync::Arc;
 
-use rustls::CertificateError;
-use rustls::OtherError;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use std::sync::Arc;
-use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
+use rustls::{CertificateError, OtherError};
+use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::X509Version;
 
 use super::lists::Lists;
-use super::path::{self, Way, is_for_lists, is_self_issued, look_at_dates, may_sign, path_len, serves};
+use super::path::{self, Way, is_self_signed, may_sign, serves};
 
 /// What the peer is to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,14 +29,20 @@ pub enum Purpose {
 pub struct Trust {
     purpose: Purpose,
     algorithms: WebPkiSupportedAlgorithms,
-    /// Those that may sign and that nobody signed but they themselves: with one of them a chain ends.
-    roots: Vec<TrustAnchor<'static>>,
-    /// The certificate of each of `roots`, where there is one.
-    certificates: Vec<Option<CertificateDer<'static>>>,
-    /// Self-signed, so that one which comes as a leaf is believed for its own sake, whether it may sign or not.
-    themselves: Vec<CertificateDer<'static>>,
+    /// Those that signed themselves: each is believed for its own sake where it comes as a leaf, and where it may sign a chain ends with it.
+    themselves: Vec<SelfSigned>,
     /// The others: they help to find the way to a root, as OpenSSL has it, and are no end of it.
     between: Vec<CertificateDer<'static>>,
+    /// Roots of which there is no certificate.
+    anchors: Vec<TrustAnchor<'static>>,
+}
+
+#[derive(Debug, Clone)]
+struct SelfSigned {
+    der: CertificateDer<'static>,
+    /// As DER: a system has hundreds of them, of which few are asked about.
+    subject: Vec<u8>,
+    may_sign: bool,
 }
 
 /// What else a certificate is judged by.
@@ -51,14 +55,16 @@ pub struct Rules<'a> {
     pub now: UnixTime,
 }
 
+/// Certificates that came with a leaf and are shown to webpki beside [`Trust::anchors`]: it goes every way before it looks at a signature.
+const SENT_MAX: usize = 4;
+
 pub(super) fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
     X509Certificate::from_der(certificate).ok().filter(|(rest, _)| rest.is_empty()).map(|(_, parsed)| parsed)
 }
 
 impl Trust {
     pub fn new(purpose: Purpose, algorithms: WebPkiSupportedAlgorithms) -> Self {
-        let (roots, certificates, themselves, between) = Default::default();
-        Self { purpose, algorithms, roots, certificates, themselves, between }
+        Self { purpose, algorithms, themselves: Vec::new(), between: Vec::new(), anchors: Vec::new() }
     }
 
     /// Trusts one more.
@@ -67,31 +73,27 @@ impl Trust {
     /// It is damaged.
     pub fn add(&mut self, certificate: CertificateDer<'static>) -> Result<(), CertificateError> {
         let parsed = parse(&certificate).ok_or(CertificateError::BadEncoding)?;
-        if !is_self_issued(&parsed) {
+        if is_self_signed(&parsed) {
+            let (subject, may_sign) = (parsed.subject().as_raw().to_vec(), may_sign(&parsed, self.purpose, true));
+            self.themselves.push(SelfSigned { der: certificate, subject, may_sign });
+        } else {
             self.between.push(certificate);
-            return Ok(());
         }
-        if may_sign(&parsed, self.purpose) {
-            self.roots.push(webpki::anchor_from_trusted_cert(&certificate).map_err(|error| reason(&error))?.to_owned());
-            self.certificates.push(Some(certificate.clone()));
-        }
-        self.themselves.push(certificate);
         Ok(())
     }
 
     /// Trusts one more of which there is no certificate.
     pub fn add_root(&mut self, root: TrustAnchor<'static>) {
-        self.roots.push(root);
-        self.certificates.push(None);
+        self.anchors.push(root);
     }
 
     pub fn is_empty(&self) -> bool {
-        self.roots.is_empty() && self.themselves.is_empty() && self.between.is_empty()
+        self.anchors.is_empty() && self.themselves.is_empty() && self.between.is_empty()
     }
 
     /// All of which there is a certificate.
     pub(super) fn certificates(&self) -> impl Iterator<Item = &CertificateDer<'static>> + Clone {
-        self.themselves.iter().chain(&self.between)
+        self.themselves.iter().map(|one| &one.der).chain(&self.between)
     }
 
     /// Whether `leaf` is believed, which came with `sent`. What it is called is not looked at.
@@ -103,90 +105,83 @@ impl Trust {
         if !serves(&parsed, self.purpose) {
             return Err(CertificateError::InvalidPurpose);
         }
-        if self.themselves.contains(leaf) {
-            return path::judge_itself(&parsed, rules);
+        if self.themselves.iter().any(|one| one.der == *leaf) {
+            path::look_at_leaf(&parsed, rules)?;
+            return path::look_up(&parsed, &parsed, rules);
         }
         // Nobody else vouches for it, a namesake with its key included.
-        if is_self_issued(&parsed) && parsed.verify_signature(None).is_ok() {
+        if is_self_signed(&parsed) && parsed.verify_signature(None).is_ok() {
             return Err(CertificateError::UnknownIssuer);
         }
-        // webpki takes no leaf that could sign, and none of version 1.
-        if parsed.version() == X509Version::V1 || parsed.is_ca() {
-            return self.go_up(&parsed, sent, rules);
-        }
-        match self.ask_webpki(leaf, &parsed, sent, rules) {
-            Err(error) if rules.without_dates && is_about_dates(&error) => self.go_up(&parsed, sent, rules),
-            verdict => verdict,
-        }
+        let between: Vec<_> = sent.iter().chain(&self.between).filter_map(parse).collect();
+        let is_named = |subject: &[u8]| std::iter::once(&parsed).chain(&between).any(|one| one.issuer().as_raw() == subject);
+        let roots = self.themselves.iter().filter(|one| one.may_sign && is_named(&one.subject));
+        let roots: Vec<_> = roots.filter_map(|one| parse(&one.der)).collect();
+        let way = Way { roots: &roots, between: &between, purpose: self.purpose, rules };
+        let above = match way.find(&parsed) {
+            Err(CertificateError::UnknownIssuer) if !self.anchors.is_empty() => {
+                let sent = sent.get(..SENT_MAX).unwrap_or(sent);
+                return self.ask_webpki(leaf, &self.anchors, sent, rules.now);
+            }
+            found => found?,
+        };
+        path::look_at_leaf(&parsed, rules)?;
+        self.ask_again(leaf, &parsed, &above, rules)?;
+        above.first().map_or(Err(CertificateError::UnknownIssuer), |issuer| path::look_up(&parsed, issuer, rules))
     }
 
-    fn go_up(&self, leaf: &X509Certificate<'_>, sent: &[CertificateDer<'_>], rules: Rules<'_>) -> Result<(), CertificateError> {
-        let roots: Vec<_> = self.certificates.iter().flatten().filter_map(parse).collect();
-        let between: Vec<_> = sent.iter().chain(&self.between).filter_map(parse).collect();
-        path::judge(leaf, &Way { roots: &roots, between: &between, purpose: self.purpose, rules })
+    /// webpki's opinion of a way.
+    fn ask_again(
+        &self,
+        leaf: &CertificateDer<'_>,
+        parsed: &X509Certificate<'_>,
+        above: &[&X509Certificate<'_>],
+        rules: Rules<'_>,
+    ) -> Result<(), CertificateError> {
+        let has_names = above.iter().any(|one| path::is_for_some_names(one));
+        // Which webpki does not take; whether their names are those that an authority may sign for, nobody could tell.
+        let is_odd = parsed.version() == X509Version::V1 || parsed.is_ca();
+        if is_odd || has_names && !path::has_comparable_names(parsed) {
+            return if has_names { Err(CertificateError::UnknownIssuer) } else { Ok(()) };
+        }
+        let above: Vec<_> = above.iter().map(|one| CertificateDer::from(one.as_raw())).collect();
+        let (root, between) = above.split_last().ok_or(CertificateError::UnknownIssuer)?;
+        let anchor = webpki::anchor_from_trusted_cert(root).map_err(|error| reason(&error))?;
+        match self.ask_webpki(leaf, &[anchor], between, rules.now) {
+            Err(CertificateError::Expired | CertificateError::NotValidYet) if rules.without_dates && !has_names => Ok(()),
+            verdict => verdict,
+        }
     }
 
     fn ask_webpki(
         &self,
         leaf: &CertificateDer<'_>,
-        parsed: &X509Certificate<'_>,
-        sent: &[CertificateDer<'_>],
-        rules: Rules<'_>,
+        anchors: &[TrustAnchor<'_>],
+        between: &[CertificateDer<'_>],
+        now: UnixTime,
     ) -> Result<(), CertificateError> {
-        let end_entity = EndEntityCert::try_from(leaf).map_err(|error| reason(&error))?;
-        let between: Vec<_> = sent.iter().chain(&self.between).map(|one| CertificateDer::from(one.as_ref())).collect();
         let usage = match self.purpose {
             Purpose::Client => KeyUsage::client_auth(),
             Purpose::Server => KeyUsage::server_auth(),
         };
-        // Of a way that webpki has found and we do not go; it looks for another one then.
-        let fault = RefCell::new(None);
-        let look = |path: &VerifiedPath<'_>| {
-            self.look_at(path, parsed, rules).map_err(|error| {
-                *fault.borrow_mut() = Some(error);
-                webpki::Error::UnknownIssuer
-            })
-        };
-        let verdict =
-            end_entity.verify_for_usage(self.algorithms.all, &self.roots, &between, rules.now, usage, None, Some(&look)).map(drop);
-        verdict.map_err(|error| fault.take().unwrap_or_else(|| reason(&error)))
-    }
-
-    /// What webpki does not ask about a way to a root.
-    fn look_at(&self, path: &VerifiedPath<'_>, leaf: &X509Certificate<'_>, rules: Rules<'_>) -> Result<(), CertificateError> {
-        let index = self.roots.iter().position(|root| std::ptr::eq(root, path.anchor()));
-        let root = index.and_then(|index| self.certificates.get(index)).and_then(Option::as_ref);
-        if let Some(root) = root {
-            let root = parse(root).ok_or(CertificateError::BadEncoding)?;
-            if !rules.without_dates {
-                look_at_dates(&root, rules.now)?;
-            }
-            if path_len(&root).is_some_and(|most| path.intermediate_certificates().count() > most) {
-                return Err(CertificateError::InvalidPurpose);
-            }
-        }
-        let Some(lists) = rules.lists else { return Ok(()) };
-        let issuer = path.intermediate_certificates().next().map(webpki::Cert::der).or(root.cloned());
-        let issuer = issuer.as_ref().and_then(parse).filter(is_for_lists).ok_or(CertificateError::UnknownRevocationStatus)?;
-        lists.look_up(leaf, &issuer, rules.now)
+        let end_entity = EndEntityCert::try_from(leaf).map_err(|error| reason(&error))?;
+        let verdict = end_entity.verify_for_usage(self.algorithms.all, anchors, between, now, usage, None, None);
+        verdict.map(drop).map_err(|error| reason(&error))
     }
 }
 
-fn is_about_dates(error: &CertificateError) -> bool {
-    matches!(error, CertificateError::Expired | CertificateError::NotValidYet)
-}
-
-/// webpki's, in the words of rustls.
+/// webpki's, in the words of rustls; without what a stranger wrote.
 fn reason(error: &webpki::Error) -> CertificateError {
     use webpki::Error as E;
     match error {
-        E::BadDer | E::BadDerTime | E::TrailingData(_) => CertificateError::BadEncoding,
         E::CertExpired { .. } | E::InvalidCertValidity => CertificateError::Expired,
         E::CertNotValidYet { .. } => CertificateError::NotValidYet,
         E::UnknownIssuer => CertificateError::UnknownIssuer,
-        E::InvalidSignatureForPublicKey => CertificateError::BadSignature,
-        E::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
+        E::RequiredEkuNotFoundContext(_) | E::NameConstraintViolation => CertificateError::InvalidPurpose,
         E::UnsupportedCriticalExtension => CertificateError::UnhandledCriticalExtension,
+        E::UnsupportedSignatureAlgorithmContext(_)
+        | E::UnsupportedSignatureAlgorithmForPublicKeyContext(_)
+        | E::InvalidSignatureForPublicKey => CertificateError::BadSignature,
         other => CertificateError::Other(OtherError(Arc::new(other.clone()))),
     }
 }

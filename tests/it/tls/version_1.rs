@@ -194,7 +194,7 @@ fn a_key_that_is_not_the_certificates_is_noticed() {
 }
 
 /// A list that is good for long.
-fn list(serials: Vec<SerialNumber>) -> CertificateRevocationListParams {
+fn list(serials: Vec<SerialNumber>, key: &[u8]) -> CertificateRevocationListParams {
     CertificateRevocationListParams {
         this_update: date_time_ymd(2020, 1, 1),
         next_update: date_time_ymd(2090, 1, 1),
@@ -209,7 +209,7 @@ fn list(serials: Vec<SerialNumber>) -> CertificateRevocationListParams {
                 invalidity_date: None,
             })
             .collect(),
-        key_identifier_method: KeyIdMethod::Sha256,
+        key_identifier_method: KeyIdMethod::PreSpecified(key.to_vec()),
     }
 }
 
@@ -231,8 +231,16 @@ fn the_revocation_list_is_heeded() {
         KeyPair::from_pem_and_sign_algo(&text("ca.key"), &rcgen::PKCS_RSA_SHA256).expect("a key"),
     );
     let issuer = issuer.expect("the authority");
-    folder.write("ca.crl", list(vec![serial("bert")]).signed_by(&issuer).expect("signed").pem().expect("text"));
-    let both = list(vec![serial("bert"), serial("anna")]).signed_by(&issuer).expect("signed").pem().expect("text");
+    // As openssl has named the key in the authority's certificate.
+    let der = darner::tls::certificates(text("ca.crt").as_bytes()).expect("a certificate").remove(0);
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der).expect("a certificate");
+    let key = parsed.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+        x509_parser::extensions::ParsedExtension::SubjectKeyIdentifier(key) => Some(key.0.to_vec()),
+        _ => None,
+    });
+    let key = key.expect("its name");
+    folder.write("ca.crl", list(vec![serial("bert")], &key).signed_by(&issuer).expect("signed").pem().expect("text"));
+    let both = list(vec![serial("bert"), serial("anna")], &key).signed_by(&issuer).expect("signed").pem().expect("text");
     let more = "cafile {folder}/ca.crt\ncrlfile {folder}/ca.crl\nrequire_certificate true\nallow_anonymous true\n";
     let broker = start(folder, more);
     assert_eq!(publish(&broker, Some("anna"), "a"), 0, "{}", broker.log());
