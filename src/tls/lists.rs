@@ -17,6 +17,7 @@ use x509_parser::prelude::{FromDer as _, X509Extension};
 use x509_parser::revocation_list::{CertificateRevocationList, RevokedCertificate};
 use x509_parser::x509::ReasonCode;
 
+use super::ecdsa_sha512;
 use super::path::{is_key_of, seconds};
 use super::trust;
 
@@ -168,5 +169,10 @@ fn is_signed(list: &CertificateRevocationList<'_>, issuer: &X509Certificate<'_>)
         ParsedExtension::AuthorityKeyIdentifier(said) => Some(said),
         _ => None,
     });
-    is_key_of(issuer, said) && list.verify_signature(issuer.public_key()).is_ok()
+    let (key, signature) = (issuer.public_key(), &list.signature_value.data);
+    let is_good = || {
+        list.verify_signature(key).is_ok()
+            || ecdsa_sha512::is_signed(key, &list.signature_algorithm, list.tbs_cert_list.as_ref(), signature)
+    };
+    is_key_of(issuer, said) && is_good()
 }

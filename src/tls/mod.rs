@@ -3,6 +3,7 @@
 pub mod challenge;
 mod ciphers;
 mod clients;
+mod ecdsa_sha512;
 mod identity;
 pub mod leaf;
 pub mod lists;

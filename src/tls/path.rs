@@ -15,6 +15,7 @@ use x509_parser::oid_registry::{
 };
 use x509_parser::x509::X509Version;
 
+use super::ecdsa_sha512;
 use super::trust::{Purpose, Rules};
 
 /// Certificates between a leaf and its root, as webpki has it.
@@ -148,6 +149,13 @@ pub(super) fn is_key_of(issuer: &X509Certificate<'_>, said: Option<&AuthorityKey
     !is_other_key && !is_other_serial
 }
 
+/// Whether it was signed with the key of `issuer`.
+pub(super) fn is_signed(certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> bool {
+    let (key, signature) = (issuer.public_key(), &certificate.signature_value.data);
+    certificate.verify_signature(Some(key)).is_ok()
+        || ecdsa_sha512::is_signed(key, &certificate.signature_algorithm, certificate.tbs_certificate.as_ref(), signature)
+}
+
 pub(super) fn seconds(now: UnixTime) -> i64 {
     i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }
@@ -254,7 +262,9 @@ impl Way<'_> {
     }
 
     fn look_at(&self, certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>, step: Step) -> Result<(), CertificateError> {
-        certificate.verify_signature(Some(issuer.public_key())).map_err(|_| CertificateError::BadSignature)?;
+        if !is_signed(certificate, issuer) {
+            return Err(CertificateError::BadSignature);
+        }
         look_at_dates(issuer, self.rules)?;
         if path_len(issuer).is_some_and(|most| step.counted > most) {
             return Err(CertificateError::InvalidPurpose);

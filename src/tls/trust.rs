@@ -7,13 +7,14 @@
 use std::sync::Arc;
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
-use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use rustls::{CertificateError, OtherError};
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::X509Version;
 
+use super::ecdsa_sha512;
 use super::lists::Lists;
 use super::path::{self, Way, is_self_signed, may_sign, serves};
 
@@ -28,7 +29,7 @@ pub enum Purpose {
 #[derive(Debug, Clone)]
 pub struct Trust {
     purpose: Purpose,
-    algorithms: WebPkiSupportedAlgorithms,
+    algorithms: Vec<&'static dyn SignatureVerificationAlgorithm>,
     /// Those that signed themselves: each is believed for its own sake where it comes as a leaf, and where it may sign a chain ends with it.
     themselves: Vec<SelfSigned>,
     /// The others: they help to find the way to a root, as OpenSSL has it, and are no end of it.
@@ -64,6 +65,7 @@ pub(super) fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Option<X509Certi
 
 impl Trust {
     pub fn new(purpose: Purpose, algorithms: WebPkiSupportedAlgorithms) -> Self {
+        let algorithms = algorithms.all.iter().copied().chain(ecdsa_sha512::ALGORITHMS).collect();
         Self { purpose, algorithms, themselves: Vec::new(), between: Vec::new(), anchors: Vec::new() }
     }
 
@@ -110,7 +112,7 @@ impl Trust {
             return path::look_up(&parsed, &parsed, rules);
         }
         // Nobody else vouches for it, a namesake with its key included.
-        if is_self_signed(&parsed) && parsed.verify_signature(None).is_ok() {
+        if is_self_signed(&parsed) && path::is_signed(&parsed, &parsed) {
             return Err(CertificateError::UnknownIssuer);
         }
         let between: Vec<_> = sent.iter().chain(&self.between).filter_map(parse).collect();
@@ -165,7 +167,7 @@ impl Trust {
             Purpose::Server => KeyUsage::server_auth(),
         };
         let end_entity = EndEntityCert::try_from(leaf).map_err(|error| reason(&error))?;
-        let verdict = end_entity.verify_for_usage(self.algorithms.all, anchors, between, now, usage, None, None);
+        let verdict = end_entity.verify_for_usage(&self.algorithms, anchors, between, now, usage, None, None);
         verdict.map(drop).map_err(|error| reason(&error))
     }
 }

@@ -459,6 +459,36 @@ fn everything_on_the_way_is_in_time() {
     cases.end();
 }
 
+/// What `easyrsa` makes with `EASYRSA_ALGO ec` and `EASYRSA_DIGEST sha512`, as a widely copied page has it.
+#[test]
+fn elliptic_curves_with_sha_512_are_taken() {
+    let mut cases = Cases::new();
+    cases.folder.write("v3", "basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth\nkeyUsage=digitalSignature\n");
+    for (ca, curve) in [("ca-256", "P-256"), ("ca-384", "P-384")] {
+        let new = format!("req -new -nodes -newkey ec -pkeyopt ec_paramgen_curve:{curve} -sha512");
+        openssl(&cases.folder, &format!("{new} -x509 -keyout {ca}.key -out {ca}.crt -subj /CN=house"));
+        for (leaf, more) in [("three", " -extfile v3"), ("one", "")] {
+            let leaf = format!("{leaf}-of-{ca}");
+            openssl(&cases.folder, &format!("{new} -keyout {leaf}.key -out {leaf}.csr -subj /CN={leaf}"));
+            let by = format!("-CA {ca}.crt -CAkey {ca}.key -CAcreateserial");
+            openssl(&cases.folder, &format!("x509 -req -sha512 -in {leaf}.csr {by} -out {leaf}.crt{more}"));
+        }
+        cases.folder.write("index.txt", "");
+        let path = cases.folder.path().display();
+        cases.folder.write("ca.cnf", format!("[ca]\ndefault_ca=d\n[d]\ndatabase={path}/index.txt\n"));
+        let sign = format!("-keyfile {ca}.key -cert {ca}.crt");
+        openssl(&cases.folder, &format!("ca -gencrl -config ca.cnf -md sha512 -crldays 30 {sign} -out {ca}.crl"));
+    }
+    for (ca, other) in [("ca-256", "ca-384"), ("ca-384", "ca-256")] {
+        // One of version 3 says by which key it was signed.
+        for (leaf, stranger) in [("three", UNKNOWN), ("one", Err("BadSignature"))] {
+            cases.case([ca, "", &format!("{leaf}-of-{ca}"), ca], Ok(()));
+            cases.case([other, "", &format!("{leaf}-of-{ca}"), other], stranger);
+        }
+    }
+    cases.end();
+}
+
 fn numbered(serial: u64) -> impl FnOnce(&mut CertificateParams) {
     move |params| params.serial_number = Some(SerialNumber::from(serial))
 }
