@@ -18,7 +18,7 @@ use x509_parser::revocation_list::{CertificateRevocationList, RevokedCertificate
 use x509_parser::x509::ReasonCode;
 
 use super::ecdsa_sha512;
-use super::path::{is_key_of, seconds};
+use super::path::{KeyName, seconds};
 use super::trust;
 
 /// Those of a file.
@@ -30,6 +30,8 @@ struct List {
     der: CertificateRevocationListDer<'static>,
     /// Its issuer's name, as DER.
     issuer: Vec<u8>,
+    /// What it says of its issuer's key.
+    key: KeyName,
     /// Keys of trusted certificates that signed it, as DER; looked at once, since a list may be long.
     signers: Vec<Vec<u8>>,
     /// In seconds since 1970.
@@ -65,7 +67,8 @@ impl Lists {
     /// That a list by the issuer of `leaf` is there, and `leaf` is not in it.
     pub(super) fn look_up(&self, leaf: &X509Certificate<'_>, issuer: &X509Certificate<'_>, now: UnixTime) -> Result<(), CertificateError> {
         let now = seconds(now);
-        let about_it: Vec<_> = self.0.iter().filter(|list| list.is_by(issuer) && list.is_about(leaf)).collect();
+        // One that cannot be verified counts: the one that is older may be wrong about `leaf`.
+        let about_it: Vec<_> = self.0.iter().filter(|list| list.may_be_by(issuer) && list.is_about(leaf)).collect();
         let rank = |list: &List| (list.is_understood, list.is_in_time(now), list.since);
         let best = about_it.iter().map(|list| rank(list)).max().ok_or(CertificateError::UnknownRevocationStatus)?;
         match best {
@@ -75,10 +78,18 @@ impl Lists {
             _ => {}
         }
         // Of two that are equally new either may be meant, and one that only says what has changed leaves the one before it as it is.
-        let newest_whole = about_it.iter().filter(|list| !list.is_delta).map(|list| rank(list)).max();
-        let counts = |list: &List| rank(list) == best || Some(rank(list)) == newest_whole || list.is_delta && list.is_in_time(now);
-        let is_in = |list: &List| list.serials.contains(number(leaf.raw_serial()));
-        if about_it.iter().any(|list| counts(list) && is_in(list)) { Err(CertificateError::Revoked) } else { Ok(()) }
+        let whole = about_it.iter().filter(|list| !list.is_delta && list.is_understood && list.is_in_time(now));
+        let newest_whole = whole.map(|list| list.since).max().unwrap_or(i64::MIN);
+        let counts = |list: &List| {
+            let is_new = if list.is_delta { list.since >= newest_whole } else { list.since == newest_whole };
+            rank(list) == best || is_new && list.is_understood && list.is_in_time(now)
+        };
+        let counted: Vec<_> = about_it.into_iter().filter(|list| counts(list)).collect();
+        match () {
+            () if counted.iter().any(|list| list.serials.contains(number(leaf.raw_serial()))) => Err(CertificateError::Revoked),
+            () if counted.iter().all(|list| list.is_by(issuer)) => Ok(()),
+            () => Err(CertificateError::UnknownRevocationStatus),
+        }
     }
 }
 
@@ -106,6 +117,7 @@ impl List {
         let revoked = parsed.iter_revoked_certificates().filter(|entry| is_revoked(entry));
         Some(Self {
             issuer: issuer.to_vec(),
+            key: KeyName::of(parsed.extensions()),
             signers,
             since: parsed.last_update().timestamp(),
             until: parsed.next_update().map(|until| until.timestamp()),
@@ -121,8 +133,14 @@ impl List {
         self.since <= now && self.until.is_none_or(|until| until >= now)
     }
 
+    /// Whether it has the issuer's name, and nobody else is known to have signed it.
+    fn may_be_by(&self, issuer: &X509Certificate<'_>) -> bool {
+        let is_anothers = !self.signers.is_empty() && !self.signers.iter().any(|key| key == issuer.public_key().raw);
+        self.issuer == issuer.subject().as_raw() && self.key.is_of(issuer) && !is_anothers
+    }
+
     fn is_by(&self, issuer: &X509Certificate<'_>) -> bool {
-        self.issuer == issuer.subject().as_raw()
+        self.may_be_by(issuer)
             && (self.signers.iter().any(|key| key == issuer.public_key().raw)
                 || parse(&self.der).is_some_and(|parsed| is_signed(&parsed, issuer)))
     }
@@ -151,7 +169,9 @@ fn names(leaf: &X509Certificate<'_>, point: &DistributionPointName<'_>) -> bool 
     let mut said = leaf.extensions().iter().filter(|extension| extension.oid == OID_X509_EXT_CRL_DISTRIBUTION_POINTS);
     said.any(|extension: &X509Extension<'_>| {
         let ParsedExtension::CRLDistributionPoints(points) = extension.parsed_extension() else { return false };
-        points.iter().filter_map(|one| one.distribution_point.as_ref()).any(|one| match (one, point) {
+        // Lists there may be about some reasons only, or by another.
+        let whole = points.iter().filter(|one| one.reasons.is_none() && one.crl_issuer.is_none());
+        whole.filter_map(|one| one.distribution_point.as_ref()).any(|one| match (one, point) {
             (DistributionPointName::FullName(ours), DistributionPointName::FullName(theirs)) => {
                 ours.iter().any(|name| theirs.contains(name))
             }
@@ -165,14 +185,6 @@ fn parse<'a>(list: &'a CertificateRevocationListDer<'_>) -> Option<CertificateRe
 }
 
 fn is_signed(list: &CertificateRevocationList<'_>, issuer: &X509Certificate<'_>) -> bool {
-    let said = list.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::AuthorityKeyIdentifier(said) => Some(said),
-        _ => None,
-    });
     let (key, signature) = (issuer.public_key(), &list.signature_value.data);
-    let is_good = || {
-        list.verify_signature(key).is_ok()
-            || ecdsa_sha512::is_signed(key, &list.signature_algorithm, list.tbs_cert_list.as_ref(), signature)
-    };
-    is_key_of(issuer, said) && is_good()
+    list.verify_signature(key).is_ok() || ecdsa_sha512::is_signed(key, &list.signature_algorithm, list.tbs_cert_list.as_ref(), signature)
 }

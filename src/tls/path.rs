@@ -8,10 +8,11 @@ use rustls::pki_types::UnixTime;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::der_parser::Oid;
 use x509_parser::der_parser::oid;
-use x509_parser::extensions::{AuthorityKeyIdentifier, ExtendedKeyUsage, GeneralName, KeyUsage, ParsedExtension};
+use x509_parser::extensions::{ExtendedKeyUsage, GeneralName, KeyUsage, ParsedExtension, X509Extension};
 use x509_parser::oid_registry::{
-    OID_PKCS1_SHA1WITHRSA, OID_PKCS9_EMAIL_ADDRESS, OID_SHA1_WITH_RSA, OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_CERT_TYPE,
-    OID_X509_EXT_EXTENDED_KEY_USAGE, OID_X509_EXT_KEY_USAGE, OID_X509_EXT_NAME_CONSTRAINTS, OID_X509_EXT_SUBJECT_ALT_NAME,
+    OID_KEY_TYPE_EC_PUBLIC_KEY, OID_PKCS1_RSAENCRYPTION, OID_PKCS1_SHA1WITHRSA, OID_PKCS9_EMAIL_ADDRESS, OID_SHA1_WITH_RSA,
+    OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER, OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_CERT_TYPE, OID_X509_EXT_EXTENDED_KEY_USAGE,
+    OID_X509_EXT_KEY_USAGE, OID_X509_EXT_NAME_CONSTRAINTS, OID_X509_EXT_SUBJECT_ALT_NAME, OID_X509_EXT_SUBJECT_KEY_IDENTIFIER,
 };
 use x509_parser::x509::X509Version;
 
@@ -20,8 +21,8 @@ use super::trust::{Purpose, Rules};
 
 /// Certificates between a leaf and its root, as webpki has it.
 const BETWEEN_MAX: usize = 6;
-/// Signatures that are looked at for one leaf.
-const SIGNATURES_MAX: u32 = 100;
+/// Signatures that are looked at for one leaf: some kinds take a millisecond. Namesakes among the trusted mostly say which key is whose.
+const SIGNATURES_MAX: u32 = 24;
 /// RFC 3820: a certificate that a user signed for a program of his.
 const PROXY_CERT_INFO: Oid<'static> = oid!(1.3.6.1.5.5.7.1.14);
 
@@ -31,7 +32,18 @@ fn is_self_issued(certificate: &X509Certificate<'_>) -> bool {
 
 /// Whether it was signed by its own key, as far as it says so itself.
 pub(super) fn is_self_signed(certificate: &X509Certificate<'_>) -> bool {
-    is_self_issued(certificate) && is_key_of(certificate, authority_key(certificate))
+    is_self_issued(certificate) && is_of_own_kind(certificate) && KeyName::of_certificate(certificate).is_of(certificate)
+}
+
+/// Whether a key like its own makes such signatures.
+fn is_of_own_kind(certificate: &X509Certificate<'_>) -> bool {
+    let (key, signature) = (&certificate.public_key().algorithm.algorithm, &certificate.signature_algorithm.algorithm);
+    let is_below = |family: &str| signature.to_id_string().starts_with(family);
+    match key {
+        key if *key == OID_PKCS1_RSAENCRYPTION => is_below("1.2.840.113549.1.1."),
+        key if *key == OID_KEY_TYPE_EC_PUBLIC_KEY => is_below("1.2.840.10045.4."),
+        key => key == signature,
+    }
 }
 
 fn has(certificate: &X509Certificate<'_>, extension: &Oid<'_>) -> bool {
@@ -99,15 +111,34 @@ fn path_len(authority: &X509Certificate<'_>) -> Option<usize> {
     constraints.value.path_len_constraint.and_then(|most| usize::try_from(most).ok())
 }
 
+/// Whether what is looked at here can be read, and says one thing.
+fn is_readable(certificate: &X509Certificate<'_>) -> bool {
+    const READ: [Oid<'static>; 7] = [
+        OID_X509_EXT_BASIC_CONSTRAINTS,
+        OID_X509_EXT_KEY_USAGE,
+        OID_X509_EXT_EXTENDED_KEY_USAGE,
+        OID_X509_EXT_NAME_CONSTRAINTS,
+        OID_X509_EXT_CERT_TYPE,
+        OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER,
+        OID_X509_EXT_SUBJECT_KEY_IDENTIFIER,
+    ];
+    let mut seen: Vec<&Oid<'_>> = Vec::new();
+    certificate.extensions().iter().filter(|extension| READ.contains(&extension.oid)).all(|extension| {
+        use ParsedExtension as P;
+        let is_new = !seen.contains(&&extension.oid);
+        seen.push(&extension.oid);
+        is_new && !matches!(extension.parsed_extension(), P::ParseError { .. } | P::UnsupportedExtension { .. } | P::Unparsed)
+    })
+}
+
 /// Whether nothing critical is in it that is not looked at, here or by webpki.
 fn is_understood(certificate: &X509Certificate<'_>) -> bool {
-    const KNOWN: [Oid<'static>; 6] = [
+    const KNOWN: [Oid<'static>; 5] = [
         OID_X509_EXT_BASIC_CONSTRAINTS,
         OID_X509_EXT_KEY_USAGE,
         OID_X509_EXT_EXTENDED_KEY_USAGE,
         OID_X509_EXT_SUBJECT_ALT_NAME,
         OID_X509_EXT_NAME_CONSTRAINTS,
-        OID_X509_EXT_CERT_TYPE,
     ];
     certificate.extensions().iter().all(|extension| !extension.critical || KNOWN.contains(&extension.oid))
 }
@@ -130,23 +161,45 @@ pub(super) fn has_comparable_names(leaf: &X509Certificate<'_>) -> bool {
     has_dns_name(leaf) == Some(true) && leaf.subject().iter_by_oid(&OID_PKCS9_EMAIL_ADDRESS).next().is_none()
 }
 
-fn authority_key<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a AuthorityKeyIdentifier<'a>> {
-    certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::AuthorityKeyIdentifier(said) => Some(said),
-        _ => None,
-    })
+/// What a certificate or a list says about the key that signed it (RFC 5280 4.2.1.1).
+#[derive(Debug, Clone, Default)]
+pub(super) struct KeyName {
+    id: Option<Vec<u8>>,
+    serial: Option<Vec<u8>>,
+    /// Who signed the certificate of that key, as DER.
+    issuer: Option<Vec<u8>>,
 }
 
-/// Whether `said`, of a certificate or a list, is not about another key than that of `issuer`.
-pub(super) fn is_key_of(issuer: &X509Certificate<'_>, said: Option<&AuthorityKeyIdentifier<'_>>) -> bool {
-    let Some(said) = said else { return true };
-    let own = issuer.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::SubjectKeyIdentifier(own) => Some(own),
-        _ => None,
-    });
-    let is_other_key = said.key_identifier.as_ref().zip(own).is_some_and(|(said, own)| said != own);
-    let is_other_serial = said.authority_cert_serial.is_some_and(|serial| serial != issuer.raw_serial());
-    !is_other_key && !is_other_serial
+impl KeyName {
+    pub(super) fn of(extensions: &[X509Extension<'_>]) -> Self {
+        let said = extensions.iter().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(said) => Some(said),
+            _ => None,
+        });
+        let Some(said) = said else { return Self::default() };
+        let issuer = said.authority_cert_issuer.iter().flatten().find_map(|name| match name {
+            GeneralName::DirectoryName(name) => Some(name.as_raw().to_vec()),
+            _ => None,
+        });
+        let id = said.key_identifier.as_ref().map(|id| id.0.to_vec());
+        Self { id, serial: said.authority_cert_serial.map(<[u8]>::to_vec), issuer }
+    }
+
+    fn of_certificate(certificate: &X509Certificate<'_>) -> Self {
+        Self::of(certificate.extensions())
+    }
+
+    /// Whether it is not about another key than that of `certificate`.
+    pub(super) fn is_of(&self, certificate: &X509Certificate<'_>) -> bool {
+        let own = certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(own) => Some(own.0),
+            _ => None,
+        });
+        let is_other_key = self.id.as_deref().zip(own).is_some_and(|(said, own)| said != own);
+        let is_other_serial = self.serial.as_ref().is_some_and(|serial| serial != certificate.raw_serial());
+        let is_other_issuer = self.issuer.as_ref().is_some_and(|issuer| issuer != certificate.issuer().as_raw());
+        !is_other_key && !is_other_serial && !is_other_issuer
+    }
 }
 
 /// Whether it was signed with the key of `issuer`.
@@ -176,7 +229,16 @@ fn look_at_dates(certificate: &X509Certificate<'_>, rules: Rules<'_>) -> Result<
 
 /// What is asked of a leaf, whoever signed it.
 pub(super) fn look_at_leaf(leaf: &X509Certificate<'_>, rules: Rules<'_>) -> Result<(), CertificateError> {
-    if is_understood(leaf) { look_at_dates(leaf, rules) } else { Err(CertificateError::UnhandledCriticalExtension) }
+    look_at_extensions(leaf)?;
+    look_at_dates(leaf, rules)
+}
+
+fn look_at_extensions(certificate: &X509Certificate<'_>) -> Result<(), CertificateError> {
+    match () {
+        () if !is_readable(certificate) => Err(CertificateError::BadEncoding),
+        () if !is_understood(certificate) => Err(CertificateError::UnhandledCriticalExtension),
+        () => Ok(()),
+    }
 }
 
 /// That a list by `issuer`, who signed `leaf`, is there, and `leaf` is not in it.
@@ -197,14 +259,6 @@ pub(super) struct Way<'a> {
     pub(super) rules: Rules<'a>,
 }
 
-/// How far a way has come.
-#[derive(Clone, Copy)]
-struct Step {
-    /// Certificates above the leaf so far, and how many of them count for path lengths.
-    taken: usize,
-    counted: usize,
-}
-
 impl Way<'_> {
     /// Those above `leaf`: the one who signed it first, the root last.
     ///
@@ -212,16 +266,14 @@ impl Way<'_> {
     /// Why there is no way.
     pub(super) fn find(&self, leaf: &X509Certificate<'_>) -> Result<Vec<&X509Certificate<'_>>, CertificateError> {
         let mut above = Vec::new();
-        self.go_up(leaf, Step { taken: 0, counted: 0 }, &mut { SIGNATURES_MAX }, &mut above)?;
-        above.reverse();
+        self.go_up(leaf, &mut { SIGNATURES_MAX }, &mut above)?;
         Ok(above)
     }
 
-    /// Puts those above `certificate` into `above`, the root first.
+    /// Puts those above `certificate`, which is the last of `above` or the leaf, behind it; nothing where there is no way.
     fn go_up<'w>(
         &'w self,
         certificate: &X509Certificate<'_>,
-        step: Step,
         signatures: &mut u32,
         above: &mut Vec<&'w X509Certificate<'w>>,
     ) -> Result<(), CertificateError> {
@@ -234,24 +286,34 @@ impl Way<'_> {
             return Err(CertificateError::BadSignature);
         }
         let mut fault = CertificateError::UnknownIssuer;
-        let between = if step.taken < BETWEEN_MAX { self.between } else { &[] };
+        let key = KeyName::of_certificate(certificate);
+        let between = if above.len() < BETWEEN_MAX { self.between } else { &[] };
         let all = self.roots.iter().map(|root| (root, true)).chain(between.iter().map(|one| (one, false)));
         let by_name = all.filter(|(issuer, is_root)| {
             issuer.subject().as_raw() == certificate.issuer().as_raw()
-                && is_key_of(issuer, authority_key(certificate))
+                && key.is_of(issuer)
                 && (*is_root || may_sign(issuer, self.purpose, false))
         });
         for (issuer, is_root) in by_name {
+            // In a circle nobody comes to a root.
+            if above
+                .iter()
+                .any(|one| one.public_key().raw == issuer.public_key().raw && one.subject().as_raw() == issuer.subject().as_raw())
+            {
+                continue;
+            }
             *signatures = signatures.checked_sub(1).ok_or(CertificateError::UnknownIssuer)?;
-            let verdict = self.look_at(certificate, issuer, step).and_then(|()| {
-                let next = Step { taken: step.taken + 1, counted: step.counted + usize::from(!is_self_issued(issuer)) };
-                if is_root { Ok(()) } else { self.go_up(issuer, next, signatures, above) }
+            let counted = above.iter().filter(|one| !is_self_issued(one)).count();
+            let verdict = self.look_at(certificate, issuer, counted).and_then(|()| {
+                above.push(issuer);
+                let verdict = if is_root { Ok(()) } else { self.go_up(issuer, signatures, above) };
+                if verdict.is_err() {
+                    above.pop();
+                }
+                verdict
             });
             match verdict {
-                Ok(()) => {
-                    above.push(issuer);
-                    return Ok(());
-                }
+                Ok(()) => return Ok(()),
                 // Two of one name: what is wrong with the one that did sign it says more.
                 Err(CertificateError::BadSignature) if fault != CertificateError::UnknownIssuer => {}
                 Err(CertificateError::UnknownIssuer) => {}
@@ -261,14 +323,16 @@ impl Way<'_> {
         Err(fault)
     }
 
-    fn look_at(&self, certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>, step: Step) -> Result<(), CertificateError> {
+    /// Whether `issuer` signed `certificate` and may have done so; `counted`: how many stand between it and the leaf, without those that only
+    /// took over a name.
+    fn look_at(&self, certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>, counted: usize) -> Result<(), CertificateError> {
         if !is_signed(certificate, issuer) {
             return Err(CertificateError::BadSignature);
         }
         look_at_dates(issuer, self.rules)?;
-        if path_len(issuer).is_some_and(|most| step.counted > most) {
+        if path_len(issuer).is_some_and(|most| counted > most) {
             return Err(CertificateError::InvalidPurpose);
         }
-        if is_understood(issuer) { Ok(()) } else { Err(CertificateError::UnhandledCriticalExtension) }
+        look_at_extensions(issuer)
     }
 }

@@ -285,6 +285,13 @@ fn who_stands_between_may_do_that() {
     for (trusted, leaf, expected) in [("root", "of-root", STRANGE), ("root", "plain-of-root", STRANGE), ("silent", "of-silent", Ok(()))] {
         cases.case([trusted, "", leaf, ""], expected);
     }
+    // What cannot be read: here a NULL in the place of the authority's key.
+    let damaged = CustomExtension::from_oid_content(&[2, 5, 29, 35], vec![5, 0]);
+    cases.certificate("damaged", Some(&ca), |params| {
+        params.use_authority_key_identifier_extension = false;
+        params.custom_extensions = vec![damaged];
+    });
+    cases.case(["ca", "", "damaged", ""], Err("BadEncoding"));
     // proxyCertInfo: what a user has signed for a program.
     let proxy = [0x30, 0x0f, 2, 1, 0, 0x30, 0x0a, 6, 8, 0x2b, 6, 1, 5, 5, 7, 0x15, 0];
     let proxy = CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 14], proxy.to_vec());
@@ -305,6 +312,13 @@ fn a_key_that_took_over_is_vouched_for_by_the_former_one() {
         cases.case(["now", "", leaf, ""], UNKNOWN);
     }
     cases.case(["now", "", "now", ""], UNKNOWN);
+    // Without a word about keys their kinds tell: an elliptic curve makes no signature of RSA.
+    openssl(&cases.folder, "req -new -x509 -nodes -newkey rsa:2048 -keyout rsa.key -out rsa.crt -subj /CN=same -days 30");
+    let new = "req -new -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256";
+    openssl(&cases.folder, &format!("{new} -keyout curve.key -out curve.csr -subj /CN=same"));
+    openssl(&cases.folder, "x509 -req -in curve.csr -CA rsa.crt -CAkey rsa.key -CAcreateserial -out curve.crt -days 30");
+    cases.case(["curve", "", "curve", ""], UNKNOWN);
+    cases.case(["rsa", "", "curve", ""], Ok(()));
     cases.end();
 }
 

@@ -118,6 +118,9 @@ fn of_two_equal_lists_and_of_what_has_changed_since_one_each_may_revoke() {
         let (ours, (_, said)) = cases.verdicts("ca", "", leaf, lists);
         assert_eq!(ours, Err(CertificateError::Revoked), "{lists}, and openssl: {said}");
     }
+    // What had changed before the whole was written anew is in it.
+    cases.write_list("anew", list((2022, 2090), &[3]), &ca);
+    cases.case(["ca", "", "two", "delta anew"], Ok(()));
     cases.end();
 }
 
@@ -139,6 +142,20 @@ fn a_list_is_by_the_one_who_signed_the_leaf() {
         cases.case(["ca other", "", "three", lists], REVOKED);
     }
     cases.case(["ca other", "", "of-other", "cas"], NOT_KNOWN);
+    // One that nobody is known to have signed is no reason to believe an older one.
+    cases.folder.write("former.crl", plain_list(&ca, "ca", true, &[], None));
+    let stranger = cases.make(("stranger", "ca"), None, KeyPair::generate().expect("a key"), authority);
+    cases.folder.write("strangers.crl", plain_list(&stranger, "ca", true, &[2], None));
+    cases.write_list("older", list((2018, 2090), &[]), &ca);
+    for lists in ["older strangers", "strangers older"] {
+        let (ours, (theirs, _)) = cases.verdicts("ca", "", "two", lists);
+        assert!(ours.is_err() && !theirs, "{lists}: {ours:?}");
+    }
+    // Of two authorities of one name each has its own, though it does not say whose it is.
+    cases.folder.write("others-plain.crl", plain_list(&other, "ca", true, &[], None));
+    cases.case(["ca", "", "two", "former"], Ok(()));
+    assert_eq!(cases.verdicts("ca other", "", "two", "former others-plain").0, Ok(()));
+    assert_eq!(cases.verdicts("ca other", "", "of-other", "former others-plain").0, Ok(()));
     // By one who may not sign lists; what writes it here does not know that.
     let mute = cases.certificate("mute", None, |params| {
         authority(params);
