@@ -18,8 +18,9 @@ use x509_parser::revocation_list::{CertificateRevocationList, RevokedCertificate
 use x509_parser::x509::ReasonCode;
 
 use super::ecdsa_sha512;
-use super::path::{KeyName, seconds};
+use super::path::seconds;
 use super::trust;
+use super::usage::KeyName;
 
 /// Those of a file.
 #[derive(Debug, Default)]

@@ -12,6 +12,7 @@ mod pem;
 pub mod self_made;
 pub mod signatures;
 pub mod trust;
+mod usage;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -243,7 +244,7 @@ fn revocation_lists(files: &dyn ReadFiles, tls: &Tls, trust: &Trust) -> Result<O
 }
 
 pub use identity::is_user_name;
-pub use path::has_dns_name;
+pub use usage::has_dns_name;
 
 /// What a client that has shown its certificate is called on this listener; `None` where the certificate does not say.
 pub fn certificate_user(tls: &Tls, chain: Option<&[CertificateDer<'_>]>) -> Option<String> {

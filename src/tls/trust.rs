@@ -16,7 +16,8 @@ use x509_parser::x509::X509Version;
 
 use super::ecdsa_sha512;
 use super::lists::Lists;
-use super::path::{self, Way, is_self_signed, may_sign, serves};
+use super::path::{self, Way};
+use super::usage::{has_comparable_names, is_for_some_names, is_self_signed, is_signed, may_sign, serves};
 
 /// What the peer is to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +113,7 @@ impl Trust {
             return path::look_up(&parsed, &parsed, rules);
         }
         // Nobody else vouches for it, a namesake with its key included.
-        if is_self_signed(&parsed) && path::is_signed(&parsed, &parsed) {
+        if is_self_signed(&parsed) && is_signed(&parsed, &parsed) {
             return Err(CertificateError::UnknownIssuer);
         }
         let between: Vec<_> = sent.iter().chain(&self.between).filter_map(parse).collect();
@@ -140,10 +141,10 @@ impl Trust {
         above: &[&X509Certificate<'_>],
         rules: Rules<'_>,
     ) -> Result<(), CertificateError> {
-        let has_names = above.iter().any(|one| path::is_for_some_names(one));
+        let has_names = above.iter().any(|one| is_for_some_names(one));
         // Which webpki does not take; whether their names are those that an authority may sign for, nobody could tell.
         let is_odd = parsed.version() == X509Version::V1 || parsed.is_ca();
-        if is_odd || has_names && !path::has_comparable_names(parsed) {
+        if is_odd || has_names && !has_comparable_names(parsed) {
             return if has_names { Err(CertificateError::UnknownIssuer) } else { Ok(()) };
         }
         let above: Vec<_> = above.iter().map(|one| CertificateDer::from(one.as_raw())).collect();
