@@ -148,13 +148,16 @@ impl ReadFiles for Generation {
 const GENERATION_BYTES_MAX: usize = 32 << 20;
 /// And in files and folders.
 const GENERATION_FILES_MAX: usize = 10_000;
+/// The same with those that several listeners name counted for each: it must not be able to keep PID 1 busy either.
+const ASKED_BYTES_MAX: usize = 128 << 20;
 
 /// Reads from another source, each file once, and remembers everything, so that the same bytes that were validated are handed over.
 pub struct Recorder<'a> {
     source: &'a dyn ReadFiles,
     seen: RefCell<Generation>,
-    /// Bytes that were read.
+    /// Bytes that were read, and those that were asked for.
     count: Cell<usize>,
+    asked: Cell<usize>,
     /// What was taken of files that nobody wanted whole.
     parts: RefCell<BTreeMap<PathBuf, Vec<Vec<u8>>>>,
     whole: RefCell<BTreeSet<PathBuf>>,
@@ -174,7 +177,14 @@ fn errno<T: Clone>(result: &io::Result<T>) -> Result<T, i32> {
 
 impl<'a> Recorder<'a> {
     pub fn new(source: &'a dyn ReadFiles) -> Self {
-        Self { source, seen: RefCell::default(), count: Cell::new(0), parts: RefCell::default(), whole: RefCell::default() }
+        Self {
+            source,
+            seen: RefCell::default(),
+            count: Cell::new(0),
+            asked: Cell::new(0),
+            parts: RefCell::default(),
+            whole: RefCell::default(),
+        }
     }
 
     pub fn into_generation(self) -> Generation {
@@ -186,9 +196,19 @@ impl<'a> Recorder<'a> {
     }
 
     fn see(&self, path: &Path) -> io::Result<Vec<u8>> {
-        if let Some(Ok(bytes)) = self.seen.borrow().files.get(path) {
-            return Ok(bytes.clone());
+        let known = self.seen.borrow().files.get(path).cloned();
+        let bytes = match known {
+            Some(result) => result.map_err(io::Error::from_raw_os_error)?,
+            None => self.look(path)?,
+        };
+        self.asked.set(self.asked.get().saturating_add(bytes.len()));
+        if self.asked.get() > ASKED_BYTES_MAX {
+            return Err(refused("the configuration names files of 128 MiB in all, those of several listeners counted for each"));
         }
+        Ok(bytes)
+    }
+
+    fn look(&self, path: &Path) -> io::Result<Vec<u8>> {
         let result = self.has_room().and_then(|()| self.source.read(path)).and_then(|bytes| {
             self.count.set(self.count.get().saturating_add(bytes.len()));
             self.has_room().map(|()| bytes)
@@ -331,6 +351,8 @@ mod tests {
             assert_eq!(recorder.read(&path).is_ok(), nth < 32);
         }
         assert_eq!(source.0.get(), 33);
+        let recorder = Recorder::new(&source);
+        assert_eq!((0..200).filter(|_| recorder.read(Path::new("/again")).is_ok()).count(), 128);
         let recorder = Recorder::new(&source);
         assert!((0..9_999).all(|nth| recorder.list(Path::new(&format!("/{nth}"))).is_ok()));
         assert!(recorder.read(Path::new("/last")).is_ok() && recorder.list(Path::new("/more")).is_err());
