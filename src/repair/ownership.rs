@@ -89,8 +89,9 @@ impl Repair<'_> {
                     folders.push(name);
                 }
             }
-            // What is left of this folder and of those that wait is for the next time.
-            if self.is_late() || !self.complete || self.has_too_many(folders.len()) {
+            // What is left of this folder, or of those that wait, is for the next time.
+            let is_over = self.is_late() || self.has_too_many(folders.len());
+            if !self.complete || is_over && !folders.is_empty() {
                 return ControlFlow::Break(());
             }
         }

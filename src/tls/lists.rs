@@ -79,18 +79,13 @@ impl Lists {
             _ => {}
         }
         // Of two that are equally new either may be meant, and one that only says what has changed leaves the one before it as it is.
-        let whole = about_it.iter().filter(|list| !list.is_delta && list.is_understood && list.is_in_time(now));
-        let newest_whole = whole.map(|list| list.since).max().unwrap_or(i64::MIN);
-        let counts = |list: &List| {
-            let is_new = if list.is_delta { list.since >= newest_whole } else { list.since == newest_whole };
-            rank(list) == best || is_new && list.is_understood && list.is_in_time(now)
-        };
-        let counted: Vec<_> = about_it.into_iter().filter(|list| counts(list)).collect();
-        match () {
-            () if counted.iter().any(|list| list.serials.contains(number(leaf.raw_serial()))) => Err(CertificateError::Revoked),
-            () if counted.iter().all(|list| list.is_by(issuer)) => Ok(()),
-            () => Err(CertificateError::UnknownRevocationStatus),
+        let good: Vec<_> = about_it.into_iter().filter(|list| list.is_understood && list.is_in_time(now)).collect();
+        let newest_whole = good.iter().filter(|list| !list.is_delta).map(|list| list.since).max().unwrap_or(i64::MIN);
+        let counted = || good.iter().filter(|list| list.since == newest_whole || list.is_delta && list.since > newest_whole);
+        if counted().any(|list| list.serials.contains(number(leaf.raw_serial()))) {
+            return Err(CertificateError::Revoked);
         }
+        if counted().all(|list| list.is_by(issuer)) { Ok(()) } else { Err(CertificateError::UnknownRevocationStatus) }
     }
 }
 

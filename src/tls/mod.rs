@@ -160,7 +160,8 @@ fn client_verifier(
 ) -> Result<Arc<dyn ClientCertVerifier>, Diagnostic> {
     let algorithms = provider.signature_verification_algorithms;
     let mut trust = Trust::new(Purpose::Client, algorithms);
-    for authority in authorities {
+    // Where nobody is asked for a certificate it does not matter whose would be believed.
+    for authority in authorities.into_iter().filter(|_| tls.require_certificate) {
         trust.add(authority).map_err(|error| fault("Error: Unable to load CA certificates. Check cafile and capath.".into(), error))?;
     }
     let lists = revocation_lists(files, tls, &trust)?;

@@ -41,11 +41,10 @@ pub(super) fn look_at_leaf(leaf: &X509Certificate<'_>, rules: Rules<'_>) -> Resu
 }
 
 fn look_at_extensions(certificate: &X509Certificate<'_>) -> Result<(), CertificateError> {
-    match () {
-        () if !is_readable(certificate) => Err(CertificateError::BadEncoding),
-        () if !is_understood(certificate) => Err(CertificateError::UnhandledCriticalExtension),
-        () => Ok(()),
+    if !is_readable(certificate) {
+        return Err(CertificateError::BadEncoding);
     }
+    if is_understood(certificate) { Ok(()) } else { Err(CertificateError::UnhandledCriticalExtension) }
 }
 
 /// That a list by `issuer`, who signed `leaf`, is there, and `leaf` is not in it.

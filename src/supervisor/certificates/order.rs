@@ -41,11 +41,13 @@ impl Certificates {
                         self.in_use.renewed();
                     }
                 }
-                Err(reason) => self.failed(&worker.request, now, &unexplained(&format!("what it brought was not taken: {reason}")), voice),
+                Err(reason) => {
+                    return self.failed(&worker.request, now, &unexplained(&format!("what it brought was not taken: {reason}")), voice);
+                }
             },
-            Some(Report::Failed(failure)) => self.failed(&worker.request, now, &failure, voice),
+            Some(Report::Failed(failure)) => return self.failed(&worker.request, now, &failure, voice),
             _ if is_question => self.state.not_wished(now, &asked, None),
-            _ => self.failed(&worker.request, now, &unexplained(&format!("the worker ended without a word ({ending:?})")), voice),
+            _ => return self.failed(&worker.request, now, &unexplained(&format!("the worker ended without a word ({ending:?})")), voice),
         }
         self.keep_state(voice);
     }
@@ -57,13 +59,17 @@ impl Certificates {
             return voice.say(LogType::Error, &format!("Error: {}.", text.trim_end_matches('.')));
         }
         let reached_the_ca = failure.counted && !matches!(failure.step, Step::Request | Step::Storage);
-        if reached_the_ca {
+        let is_news = if reached_the_ca {
             self.state.failed(now, random(), &failure.text, failure.retry_after_secs);
-        } else if !self.state.stumbled(now, &failure.text) {
-            return;
-        }
+            true
+        } else {
+            self.state.stumbled(now, &failure.text)
+        };
         // Who reads of it finds it in `darner cert`.
         self.keep_state(voice);
+        if !is_news {
+            return;
+        }
         let next = self.state.next_try().map_or("later".to_owned(), report::time);
         voice.say(LogType::Error, &format!("Error: {}. Next try: {next}.", text.trim_end_matches('.')));
     }
